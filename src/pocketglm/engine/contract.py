@@ -1,0 +1,148 @@
+"""The engine contract: what every engine offers, and nothing more.
+
+Enters: a package and the blocks to load. Leaves: a `Stage` that turns hidden states into hidden
+states, and a `Head` that turns the last ones into logits. A stage owns the KV cache of its blocks.
+`tests/engine/contract_suite.py` is the executable form of this file; every engine passes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketglm.package.reader import Package
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive rows of one sequence inside a batch.
+
+    `positions` is int32 [axes, count]: what the rotary embedding uses (one axis, two for
+    ChatGLM-6B). `start` is how many positions the sequence's cache must hold already. Cache columns
+    below `prefix` are visible to every row of the sequence; the others causally.
+    """
+
+    sequence: int
+    start: int
+    positions: Int32
+    prefix: int = 0
+
+    @property
+    def count(self) -> int:
+        return int(self.positions.shape[1])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one forward pass, segment after segment. A sequence occurs at most once."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(segment.count for segment in self.segments)
+
+
+@dataclass(frozen=True)
+class KVState:
+    """The KV cache of one sequence in one stage, as saved and restored.
+
+    `keys` and `values` are float32 or float16 [blocks, length, kv_heads, head_dim]; keys are rotated.
+    """
+
+    keys: NDArray[np.floating]
+    values: NDArray[np.floating]
+
+    @property
+    def length(self) -> int:
+        return int(self.keys.shape[1])
+
+
+class Stage(Protocol):
+    """A run of consecutive blocks and their KV caches. Not safe for concurrent calls."""
+
+    blocks: range
+
+    def open(self, sequence: int) -> None:
+        """Start an empty cache for a new sequence id. Raises `EngineError` if it is open already."""
+
+    def close(self, sequence: int) -> None:
+        """Drop a sequence's cache. Unknown ids are ignored."""
+
+    def length(self, sequence: int) -> int:
+        """Positions held for the sequence."""
+
+    def forward(self, hidden: Float32, batch: Batch) -> Float32:
+        """[rows, hidden] -> [rows, hidden]; appends every segment's keys and values to its cache.
+
+        Raises `EngineError`, leaving every cache as it was, where a segment's start is not its
+        sequence's length, a shape is wrong, or the cache cannot grow.
+        """
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget positions from `length` on. Raises `EngineError` where length exceeds the cache."""
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Append the first `length` positions of `source` to `target`, which must be open and empty."""
+
+    def save(self, sequence: int) -> KVState:
+        """The sequence's cache, copied."""
+
+    def restore(self, sequence: int, state: KVState) -> None:
+        """Fill an open, empty sequence from a saved cache."""
+
+    def release(self) -> None:
+        """Free weights and caches. Idempotent."""
+
+
+class Head(Protocol):
+    """Final norm and output projection."""
+
+    def logits(self, hidden: Float32) -> Float32:
+        """[rows, hidden] -> [rows, vocab], float32."""
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do, for the planner and for clear refusals."""
+
+    weight_bits: frozenset[int]  # of 32, 16, 8, 4
+    devices: tuple[str, ...]  # "cpu", "cuda", ...
+    batched: bool  # decodes several sequences in one pass faster than one after the other
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Settings every engine takes. `None` leaves the choice to the engine."""
+
+    threads: int | None = None
+    memory_bytes: int | None = None
+
+
+class Engine(Protocol):
+    """Loads parts of packages. Stateless between loads."""
+
+    name: str
+
+    def capabilities(self) -> Capabilities: ...
+
+    def load_blocks(self, package: Package, blocks: range, options: EngineOptions) -> Stage:
+        """Raises `EngineError`, naming the block and the setting, for what it cannot run."""
+
+    def load_head(self, package: Package, options: EngineOptions) -> Head: ...
+
+
+def embed(package: Package, token_ids: Sequence[int] | Iterable[int]) -> Float32:
+    """Embedding rows of `token_ids` [count, hidden], scaled as the model wants."""
+    rows = package.embedding_rows(token_ids)
+    scale = package.spec.embedding_scale
+    return rows if scale == 1.0 else rows * np.float32(scale)

@@ -1,0 +1,68 @@
+"""Every error PocketGLM raises on purpose, and the exit code each one gives.
+
+    PocketGLMError                 1
+    ├── InputError                 2   an argument, a setting or a request is wrong
+    ├── CheckpointError            3   the source model cannot be read
+    │   ├── UnsafePickleError      3   a pickle asks for more than tensors
+    │   └── UnsupportedModelError  3   an architecture, setting or format we do not implement
+    ├── PackageError               4   a package is malformed
+    │   └── IntegrityError         4   a package's bytes differ from its manifest
+    ├── ResourceError              5   too little memory or disk
+    ├── EngineError                6   an engine cannot load or run the package
+    └── MissingExtraError          7   an optional dependency is not installed
+
+A message says what failed, where, what was expected and found; `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class PocketGLMError(Exception):
+    """Base of all errors meant for a user. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: object = None, hint: str | None = None) -> None:
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        return self.message if self.where is None else f"{self.where}: {self.message}"
+
+
+class InputError(PocketGLMError):
+    exit_code = 2
+
+
+class CheckpointError(PocketGLMError):
+    exit_code = 3
+
+
+class UnsafePickleError(CheckpointError):
+    pass
+
+
+class UnsupportedModelError(CheckpointError):
+    pass
+
+
+class PackageError(PocketGLMError):
+    exit_code = 4
+
+
+class IntegrityError(PackageError):
+    pass
+
+
+class ResourceError(PocketGLMError):
+    exit_code = 5
+
+
+class EngineError(PocketGLMError):
+    exit_code = 6
+
+
+class MissingExtraError(PocketGLMError):
+    exit_code = 7
