@@ -147,7 +147,10 @@ def check_spec(spec: ModelSpec) -> None:
     ):
         value = getattr(spec, name)
         need(0 < value <= MAX_DIMENSION, f"{name} is {value}, expected 1 to {MAX_DIMENSION}")
-    need(spec.num_heads % spec.num_kv_heads == 0, f"{spec.num_heads} heads do not divide over {spec.num_kv_heads} KV heads")
+    need(
+        spec.num_heads % spec.num_kv_heads == 0,
+        f"{spec.num_heads} heads do not divide over {spec.num_kv_heads} KV heads",
+    )
     need(0 < spec.norm_eps < 1, f"norm_eps is {spec.norm_eps}")
     need(math.isfinite(spec.residual_alpha) and math.isfinite(spec.embedding_scale), "a scale is not finite")
     rotary = spec.rotary
@@ -158,7 +161,10 @@ def check_spec(spec: ModelSpec) -> None:
     )
     need(math.isfinite(rotary.base) and rotary.base > 1, f"rotary base is {rotary.base}")
     need(rotary.scaling is None or rotary.scaling.factor > 0, "rope scaling factor must be positive")
-    need((spec.positions == "glm_2d") == (spec.prefix_tokens is not None), "glm_2d positions need prefix_tokens, and only they")
+    need(
+        (spec.positions == "glm_2d") == (spec.prefix_tokens is not None),
+        "glm_2d positions need prefix_tokens, and only they",
+    )
     need(spec.sliding_window is None or spec.sliding_window > 0, f"sliding_window is {spec.sliding_window}")
 
 
