@@ -8,8 +8,9 @@ The header (quantized layers only) is what MNN's loader expects before the codes
 dimensions (1 byte), output and stored input size (int16, or int32 where either exceeds 65535), the
 length of the code table (1 byte, 0 stands for 256) and the table (int8, ascending). Codes begin on a
 64-byte boundary. int4 codes are stored as code + 8, the even input in the high nibble; int8 codes as
-signed bytes; float weights as little-endian float16 or float32. alpha is float16 [out, groups, 2] as
-(zero, scale), or [out, groups, 1] as scale where the format is symmetric. bias is float32 [out].
+code + 128; float weights as little-endian float16 or float32. alpha is float16 [out, groups, 2] as
+(zero, scale), or [out, groups, 1] as scale where the format is symmetric. bias is float32 [out];
+float32 layers always have one (zeros where the model has none), because MNN reads it regardless.
 Source of the encoding: MNN 3.6 (`source/core/ConvolutionCommon.cpp`), measured against its runtime.
 """
 
@@ -65,7 +66,7 @@ class LinearEntry:
 
     @property
     def bias_bytes(self) -> int:
-        return 4 * self.shape[0] if self.bias else 0
+        return 4 * self.shape[0] if self.bias or self.format.bits == 32 else 0
 
     @property
     def end(self) -> int:

@@ -76,12 +76,12 @@ def _check_tensor(weights: WeightFile, entry: TensorEntry) -> None:
 
 
 def _check_padding(linear: StoredLinear, path: Path) -> None:
-    """Codes past the last input are 0 (int4: nibble 8)."""
+    """Codes past the last input are 0 (stored as 8 or 128)."""
     columns = linear.shape[1]
     if linear.format.stored_inputs(columns) == columns:
         return
     if linear.format.bits == 8:
-        sound = not linear.codes[:, columns:].any()
+        sound = bool((linear.codes[:, columns:] == 128).all())
     else:
         nibbles = np.stack([linear.codes >> 4, linear.codes & 15], -1).reshape(linear.shape[0], -1)
         sound = bool((nibbles[:, columns:] == 8).all())
