@@ -1,0 +1,126 @@
+"""The decoder layout that Llama, Mistral, Qwen2, Qwen3 and the library's GLM share.
+
+Enters: settings and tensor names as the transformers library writes them. Leaves: spec fields and a
+tensor table. A family states only where it differs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pocketglm.architecture.config import Config, refuse_unsupported
+from pocketglm.architecture.generation_defaults import GenerationDefaults, read_generation
+from pocketglm.architecture.layout import build_table, stacked, whole
+from pocketglm.architecture.model import Architecture
+from pocketglm.architecture.rope import read_rotary
+from pocketglm.architecture.spec import ModelSpec, RotarySpec
+from pocketglm.architecture.table import RowRange, TensorTable
+from pocketglm.architecture.tokenizer_quirks import TokenizerQuirks
+from pocketglm.checkpoint.source import Checkpoint
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+IGNORED = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+"""Older releases stored the rotary frequencies, which follow from the settings."""
+
+PRE_NORMS = {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+"""Canonical norm -> the checkpoint's name for it."""
+
+
+def read_spec(config: Config, checkpoint: Checkpoint, family: str, **changes: Any) -> ModelSpec:
+    """The spec of a plain Llama decoder with a family's `changes` on top."""
+    refuse_unsupported(config)
+    config.accept("hidden_act", "silu")
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    head_dim = config.integer("head_dim", hidden // max(heads, 1))
+    max_context = config.integer("max_position_embeddings")
+    settings: dict[str, Any] = {
+        "family": family,
+        "vocab_size": config.integer("vocab_size"),
+        "hidden_size": hidden,
+        "num_blocks": config.integer("num_hidden_layers"),
+        "num_heads": heads,
+        "num_kv_heads": config.integer("num_key_value_heads", heads),
+        "head_dim": head_dim,
+        "intermediate_size": config.integer("intermediate_size"),
+        "max_context": max_context,
+        "norm": "rmsnorm",
+        "norm_eps": config.number("rms_norm_eps"),
+        "residual": "pre",
+        "mlp": "gated_silu",
+        "tied_head": _tied_head(config, checkpoint),
+    }
+    if "rotary" not in changes:
+        settings["rotary"] = _read_rotary(config, head_dim, max_context)
+    return ModelSpec(**{**settings, **changes})
+
+
+def _read_rotary(config: Config, head_dim: int, max_context: int) -> RotarySpec:
+    """Rotary over whole heads, in halves as the library does it.
+
+    llama.cpp reorders q and k so that the pairs to rotate are neighbours; our GGUF reader says so.
+    """
+    kind: Literal["half", "interleaved"] = "interleaved" if config.flag("rope_interleaved", False) else "half"
+    rotary = read_rotary(config, head_dim, max_context, kind)
+    if rotary.dimensions != head_dim:
+        raise (config.section("rope_parameters") or config).unsupported("partial_rotary_factor")
+    return rotary
+
+
+def _tied_head(config: Config, checkpoint: Checkpoint) -> bool:
+    """Tied only where the checkpoint says so and brings no head of its own."""
+    return config.flag("tie_word_embeddings", False) and HEAD not in checkpoint.tensors
+
+
+def read_table(
+    spec: ModelSpec, checkpoint: Checkpoint, norms: dict[str, str] | None = None, fused_gate_up: bool = False
+) -> TensorTable:
+    """Table of the layout; `fused_gate_up` where gate and up projection are stored as one tensor."""
+    names = norms or PRE_NORMS
+
+    def block(index: int) -> dict[str, tuple[RowRange, ...]]:
+        prefix = f"model.layers.{index}."
+        pieces = {
+            f"{name}.weight": whole(f"{prefix}{source}.weight", spec.hidden_size)
+            for name, source in names.items()
+        }
+        for suffix in ("weight", "bias"):
+            pieces |= _linears(prefix, suffix, spec, fused_gate_up)
+        for name in ("q_norm", "k_norm"):
+            pieces[f"attention.{name}.weight"] = whole(f"{prefix}self_attn.{name}.weight", spec.head_dim)
+        return pieces
+
+    head = {
+        "norm.weight": whole("model.norm.weight", spec.hidden_size),
+        "head.weight": whole(EMBEDDING if spec.tied_head else HEAD, spec.vocab_size),
+    }
+    return build_table(spec, checkpoint, embedding=EMBEDDING, block=block, head=head, ignored=IGNORED)
+
+
+def _linears(
+    prefix: str, suffix: str, spec: ModelSpec, fused_gate_up: bool
+) -> dict[str, tuple[RowRange, ...]]:
+    """Weights or biases of the linear layers, whether the spec has them or not."""
+    attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
+    inter, hidden = spec.intermediate_size, spec.hidden_size
+    gate_up = (
+        whole(f"{mlp}gate_up_proj.{suffix}", 2 * inter)
+        if fused_gate_up
+        else stacked((f"{mlp}gate_proj.{suffix}", inter), (f"{mlp}up_proj.{suffix}", inter))
+    )
+    qkv = stacked(
+        (f"{attention}q_proj.{suffix}", spec.q_size),
+        (f"{attention}k_proj.{suffix}", spec.kv_size),
+        (f"{attention}v_proj.{suffix}", spec.kv_size),
+    )
+    return {
+        f"attention.qkv.{suffix}": qkv,
+        f"attention.output.{suffix}": whole(f"{attention}o_proj.{suffix}", hidden),
+        f"mlp.gate_up.{suffix}": gate_up,
+        f"mlp.down.{suffix}": whole(f"{mlp}down_proj.{suffix}", hidden),
+    }
+
+
+def finish(checkpoint: Checkpoint, spec: ModelSpec, table: TensorTable) -> Architecture:
+    """An architecture whose tokenizer, chat template and sampling come with the checkpoint."""
+    generation = read_generation(checkpoint, spec.vocab_size, GenerationDefaults())
+    return Architecture(spec, table, None, generation, TokenizerQuirks())
