@@ -2,9 +2,9 @@
 
 A quantized weight is `code * scale + zero`, with one (scale, zero) per group of inputs of one output
 row. Codes are signed: -8..7 for int4 (stored as code + 8 in a nibble), -128..127 for int8 (stored as
-code + 128 in a byte). Symmetric formats have no zero and use -7..7 and -127..127. A row is always
-whole groups: inputs are padded to a multiple of the group with codes that stand for nothing (the
-engine's activations are zero there), so that no kernel has a tail.
+code + 128 in a byte). Symmetric formats have no zero and use -7..7 and -127..127. A row is always whole
+groups: inputs are padded to a multiple of the group with codes that stand for nothing (the engine's
+activations are zero there), so that no kernel has a tail.
 """
 
 from __future__ import annotations
