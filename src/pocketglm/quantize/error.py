@@ -21,7 +21,7 @@ class ErrorFigures:
     squared_norm: float = 0.0  # of the original
     squared_stored: float = 0.0
     dot: float = 0.0
-    max_error: float = 0.0
+    max_abs_error: float = 0.0
 
     def add(self, original: NDArray[np.float32], stored: NDArray[np.float32]) -> None:
         """Count rows `stored` [rows, inputs] as standing for `original`."""
@@ -42,10 +42,10 @@ class ErrorFigures:
         self.squared_norm += other.squared_norm
         self.squared_stored += other.squared_stored
         self.dot += other.dot
-        self.max_error = max(self.max_error, other.max_error)
+        self.max_abs_error = max(self.max_abs_error, other.max_abs_error)
 
     @property
-    def relative_error(self) -> float:
+    def relative(self) -> float:
         """Root of squared error over squared norm; infinite for a wrong copy of zeros."""
         if self.squared_norm == 0:
             return 0.0 if self.squared_error == 0 else math.inf
@@ -61,4 +61,4 @@ class ErrorFigures:
 
     def to_dict(self) -> dict[str, float]:
         """The figures a report shows."""
-        return {"relative_error": self.relative_error, "cosine": self.cosine, "max_error": self.max_error}
+        return {"relative": self.relative, "cosine": self.cosine, "max_abs": self.max_abs_error}
