@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from pocketglm.architecture.spec import ModelSpec
 from pocketglm.errors import InputError, PackageError
@@ -220,7 +220,7 @@ def _entry_from_json(item: object, where: str) -> TensorEntry:
     if not isinstance(shape, list) or len(shape) not in (1, 2) or not all(map(_is_size, shape)):
         raise InputError(f"{where}: {name} has shape {shape!r}")
     if len(shape) == 1:
-        return VectorEntry(name, (shape[0],), int(offset))
+        return VectorEntry(name, (shape[0],), offset)
     bits, group = data.get("bits"), data.get("group", 64)
     symmetric, bias = data.get("symmetric", False), data.get("bias", False)
     if (
@@ -230,7 +230,7 @@ def _entry_from_json(item: object, where: str) -> TensorEntry:
         or type(bias) is not bool
     ):
         raise InputError(f"{where}: {name} has a malformed weight format")
-    return LinearEntry(name, (shape[0], shape[1]), int(offset), WeightFormat(bits, group, symmetric), bias)  # type: ignore[arg-type]
+    return LinearEntry(name, (shape[0], shape[1]), offset, WeightFormat(bits, group, symmetric), bias)  # type: ignore[arg-type]
 
 
 def _file_entry(name: str, value: object) -> FileEntry:
@@ -238,7 +238,7 @@ def _file_entry(name: str, value: object) -> FileEntry:
     size, digest = data.get("size"), data.get("sha256")
     if not _is_size(size) or not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise InputError(f"files: {name} has size {size!r} and sha256 {str(digest)[:70]!r}")
-    return FileEntry(int(size), digest)
+    return FileEntry(size, digest)
 
 
 def _file_name(name: str) -> str:
@@ -259,5 +259,5 @@ def _list(value: object, where: str) -> list[Any]:
     return value
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 1 << 48

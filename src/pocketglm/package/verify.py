@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pocketglm.errors import IntegrityError, PackageError
 from pocketglm.package.encoding import LinearEntry, TensorEntry, linear_header
@@ -96,6 +98,6 @@ def _check_embedding(package: Package) -> None:
         _need_finite(rows, package.path / package.manifest.embedding_file, "embedding")
 
 
-def _need_finite(values: np.ndarray, path: Path, name: str) -> None:  # type: ignore[type-arg]
+def _need_finite(values: NDArray[Any], path: Path, name: str) -> None:
     if not np.isfinite(values).all():
         raise PackageError(f"{name} holds values that are not finite", where=path)

@@ -39,11 +39,7 @@ class FileWriter:
             os.ftruncate(self._descriptor, size)
 
     def write(self, offset: int, data: NDArray[Any] | bytes) -> None:
-        view = (
-            memoryview(data).cast("B")
-            if isinstance(data, bytes)
-            else memoryview(np.ascontiguousarray(data)).cast("B")
-        )
+        view = memoryview(data if isinstance(data, bytes) else np.ascontiguousarray(data).data).cast("B")
         if offset < 0 or offset + len(view) > self.size:
             raise InputError(f"{self.path}: bytes {offset} to {offset + len(view)} are outside {self.size}")
         with disk_errors(self.path):
