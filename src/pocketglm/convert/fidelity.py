@@ -28,13 +28,13 @@ def compare(original: Float32, stored: Float32) -> dict[str, float | None]:
     """Relative error |stored - original| / |original| and cosine, over all elements of [rows, n]."""
     figures = ErrorFigures()
     figures.add(original, stored)
-    return {"relative_error": rounded(figures.relative_error), "cosine": rounded(figures.cosine)}
+    return {"relative_error": rounded(figures.relative), "cosine": rounded(figures.cosine)}
 
 
 def weights_report(errors: Mapping[str, ErrorFigures]) -> dict[str, Any]:
     """Error of every linear layer's weights."""
     return {
-        name: {"relative_error": rounded(e.relative_error), "max_error": rounded(e.max_error)}
+        name: {"relative_error": rounded(e.relative), "max_error": rounded(e.max_abs_error)}
         for name, e in errors.items()
     }
 
