@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from pocketglm.checkpoint.files import DataFile, OpenFiles, opened_files, read_json_object, read_weight_map
-from pocketglm.checkpoint.gguf_format import GGUF_MAGIC, open_gguf
+from pocketglm.checkpoint.gguf_format import open_gguf
+from pocketglm.checkpoint.gguf_header import GGUF_MAGIC
 from pocketglm.checkpoint.hub import download, parse_hub_name
 from pocketglm.checkpoint.safetensors_format import read_safetensors
 from pocketglm.checkpoint.stored import Placement, StoredCheckpoint

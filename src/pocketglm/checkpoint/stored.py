@@ -66,11 +66,7 @@ class StoredCheckpoint:
             raise CheckpointError(
                 f"tensor {name} has {rows} rows, cannot read rows {start} to {start + count}", where=self.path
             )
-        if placement.strides is not None:
-            return _read_strided(placement, start, count)
-        width = math.prod(shape[1:])
-        values = _read_elements(placement, start * width, count * width)
-        return values.reshape((count, *shape[1:]) if shape else ())
+        return read_rows(placement, start, count)
 
     def close(self) -> None:
         self.files.close()
@@ -80,6 +76,16 @@ class StoredCheckpoint:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def read_rows(placement: Placement, start: int, count: int) -> Float32:
+    """Rows start..start+count of a placed tensor; the range is the caller's to check."""
+    if placement.strides is not None:
+        return _read_strided(placement, start, count)
+    shape = placement.info.shape
+    width = math.prod(shape[1:])
+    values = _read_elements(placement, start * width, count * width)
+    return values.reshape((count, *shape[1:]) if shape else ())
 
 
 def _read_elements(placement: Placement, first: int, count: int) -> Float32:

@@ -285,10 +285,9 @@ _CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_parameter": _rebuild_parameter,
 }
 
-_PUSH_ARGUMENT = frozenset(
-    "BININT BININT1 BININT2 INT LONG LONG1 LONG4 BINFLOAT "
-    "UNICODE BINUNICODE BINUNICODE8 SHORT_BINUNICODE".split()
-)
+_PUSH_NUMBER = ("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT")
+_PUSH_TEXT = ("UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE")
+_PUSH_ARGUMENT = frozenset((*_PUSH_NUMBER, *_PUSH_TEXT))
 
 _PUSH_CONSTANT: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
