@@ -28,15 +28,15 @@ REQUIRED = {
 }
 """Settings with the only value that the released models use and this file implements."""
 
-SPECIAL_TOKENS = ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")  # upstream writes the last two bare
 TOKENIZER = TokenizerQuirks(
     kind="sentencepiece",
     file="tokenizer.model",
-    appended_tokens=(*SPECIAL_TOKENS, "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+    appended_tokens=("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"),
     prefix_tokens=("[gMASK]", "<sop>"),
     space_every_run=True,
 )
-"""64789 pieces, so [MASK] is 64789 and <|observation|> 64797."""
+"""After 64789 pieces: [MASK] is 64789 and <eop> 64793. Upstream calls the last two `sop` and `eop`; in
+brackets they cannot be mistaken for letters of a text."""
 
 
 def build(checkpoint: Checkpoint) -> Architecture:

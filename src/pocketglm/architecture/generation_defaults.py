@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocketglm.architecture.config import Config
+from pocketglm.architecture.side_files import read_side_file
 from pocketglm.checkpoint.source import Checkpoint
 from pocketglm.errors import CheckpointError
 
@@ -99,11 +100,9 @@ def _within(settings: Config, name: str, value: Any, low: float, high: float) ->
 def _generation_config(checkpoint: Checkpoint) -> Config:
     """`generation_config.json`, or an empty object where there is none."""
     path = checkpoint.directory / "generation_config.json"
-    if checkpoint.format == "gguf" or not path.is_file():
-        return Config({}, path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = json.loads(read_side_file(checkpoint, path.name) or "{}")
+    except ValueError as error:
         raise CheckpointError(f"cannot be read as JSON: {error}", where=path) from error
     if not isinstance(values, dict):
         raise CheckpointError(f"must be an object, found {type(values).__name__}", where=path)

@@ -17,7 +17,7 @@ from pocketglm.errors import CheckpointError, UnsupportedModelError
 Pieces = Mapping[str, Sequence[RowRange]]
 """Canonical tensor name -> the checkpoint rows that it is made of."""
 
-INTEGER_DTYPE = re.compile(r"(u?int\d*|[iu]\d+|bool|char|byte|short|long)(storage)?", re.IGNORECASE)
+QUANTIZED_DTYPE = re.compile(r"u?int\d+|[iu]\d+|bool|f8_.*", re.IGNORECASE)
 SHOWN_NAMES = 8
 
 
@@ -32,6 +32,11 @@ def build_table(
     dropped_rows: int = 0,
 ) -> TensorTable:
     """Table of a model. `ignored` is a pattern of whole checkpoint names that are known and not needed."""
+    if spec.num_blocks > len(checkpoint.tensors):
+        raise CheckpointError(
+            f"{spec.num_blocks} blocks in the settings, but only {len(checkpoint.tensors)} tensors",
+            where=checkpoint.path,
+        )
     shapes = block_shapes(spec)
     return TensorTable(
         embedding=TensorRule(
@@ -64,7 +69,7 @@ def check_table(table: TensorTable, checkpoint: Checkpoint) -> None:
 
     Raises `CheckpointError` for a missing tensor, a wrong shape, or a tensor that no rule reads and
     nobody knows: it would change the model if it were dropped. `UnsupportedModelError` for weights
-    that are stored as integers.
+    that are stored quantized.
     """
     expected = expected_shapes(table)
     for name, shape in expected.items():
@@ -93,9 +98,9 @@ def expected_shapes(table: TensorTable) -> dict[str, tuple[int, ...]]:
 
 
 def _check_tensor(info: TensorInfo, shape: tuple[int, ...], file_format: str) -> None:
-    if file_format != "gguf" and INTEGER_DTYPE.fullmatch(info.dtype):
+    if file_format != "gguf" and QUANTIZED_DTYPE.fullmatch(info.dtype):
         raise UnsupportedModelError(
-            f"tensor {info.name} holds integers ({info.dtype}), expected floating point",
+            f"tensor {info.name} is stored as {info.dtype}, expected 16-bit or longer floating point",
             where=info.file,
             hint="this checkpoint is quantized already; convert the original float checkpoint",
         )

@@ -13,7 +13,7 @@ from pocketglm.architecture.generation_defaults import GenerationDefaults, read_
 from pocketglm.architecture.layout import build_table, stacked, whole
 from pocketglm.architecture.model import Architecture
 from pocketglm.architecture.rope import read_rotary
-from pocketglm.architecture.spec import ModelSpec, RotarySpec
+from pocketglm.architecture.spec import ModelSpec
 from pocketglm.architecture.table import RowRange, TensorTable
 from pocketglm.architecture.tokenizer_quirks import TokenizerQuirks
 from pocketglm.checkpoint.source import Checkpoint
@@ -29,7 +29,7 @@ PRE_NORMS = {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layern
 def read_spec(config: Config, checkpoint: Checkpoint, family: str, **changes: Any) -> ModelSpec:
     """The spec of a plain Llama decoder with a family's `changes` on top."""
     refuse_unsupported(config)
-    config.accept("hidden_act", "silu")
+    config.accept("hidden_act", "silu", "swish")
     heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
     head_dim = config.integer("head_dim", hidden // max(heads, 1))
     max_context = config.integer("max_position_embeddings")
@@ -50,20 +50,11 @@ def read_spec(config: Config, checkpoint: Checkpoint, family: str, **changes: An
         "tied_head": _tied_head(config, checkpoint),
     }
     if "rotary" not in changes:
-        settings["rotary"] = _read_rotary(config, head_dim, max_context)
+        # llama.cpp reorders q and k so that the pairs to rotate are neighbours; our GGUF reader says so.
+        interleaved = config.flag("rope_interleaved", False)
+        kind: Literal["half", "interleaved"] = "interleaved" if interleaved else "half"
+        settings["rotary"] = read_rotary(config, head_dim, max_context, kind)
     return ModelSpec(**{**settings, **changes})
-
-
-def _read_rotary(config: Config, head_dim: int, max_context: int) -> RotarySpec:
-    """Rotary over whole heads, in halves as the library does it.
-
-    llama.cpp reorders q and k so that the pairs to rotate are neighbours; our GGUF reader says so.
-    """
-    kind: Literal["half", "interleaved"] = "interleaved" if config.flag("rope_interleaved", False) else "half"
-    rotary = read_rotary(config, head_dim, max_context, kind)
-    if rotary.dimensions != head_dim:
-        raise (config.section("rope_parameters") or config).unsupported("partial_rotary_factor")
-    return rotary
 
 
 def _tied_head(config: Config, checkpoint: Checkpoint) -> bool:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pocketglm.architecture import chatglm, chatglm2, llama
+from pocketglm.architecture import (
+    chatglm,
+    chatglm2,
+    chatglm3,
+    glm,
+    glm4,
+    glm4_remote,
+    llama,
+    mistral,
+    qwen2,
+    qwen3,
+)
 from pocketglm.architecture.config import Config
 from pocketglm.architecture.layout import check_table
 from pocketglm.architecture.model import Architecture, Family
@@ -17,8 +28,15 @@ from pocketglm.errors import CheckpointError, InputError, UnsupportedModelError
 
 FAMILIES: tuple[Family, ...] = (
     chatglm.FAMILY,
+    glm4_remote.FAMILY,
+    chatglm3.FAMILY,
     chatglm2.FAMILY,
+    glm.FAMILY,
+    glm4.FAMILY,
     llama.FAMILY,
+    mistral.FAMILY,
+    qwen2.FAMILY,
+    qwen3.FAMILY,
 )
 
 

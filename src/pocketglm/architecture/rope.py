@@ -21,11 +21,19 @@ def read_rotary(
     head_dim: int,
     max_context: int,
     kind: Literal["half", "interleaved"] = "half",
-    partial: float = 1.0,
+    partial: float | None = None,
 ) -> RotarySpec:
-    """The model's rotary embedding; `partial` is the family's default share of a head that is rotated."""
+    """The model's rotary embedding.
+
+    `partial` is the family's default share of a head that is rotated; None where the family rotates
+    whole heads and nothing else.
+    """
     section = config.section("rope_scaling") or config.section("rope_parameters") or Config({}, config.where)
     base = section.number("rope_theta", config.number("rope_theta", 10000.0))
+    if partial is None:
+        section.accept("partial_rotary_factor", 1)
+        config.accept("partial_rotary_factor", 1)
+        partial = 1.0
     share = section.number("partial_rotary_factor", config.number("partial_rotary_factor", partial))
     return RotarySpec(
         kind=kind, dimensions=int(head_dim * share), base=base, scaling=_read_scaling(section, max_context)
