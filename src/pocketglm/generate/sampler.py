@@ -34,7 +34,8 @@ class SamplingSettings:
     `temperature` 0 is greedy: the most probable token, the lowest id where several tie. `top_k` 0,
     `top_p` 1, `min_p` 0 and the penalties' defaults switch that step off. The repetition penalty
     counts the prompt and the answer; presence and frequency penalties count the answer only, as
-    OpenAI's interface defines them. `max_new_tokens` None goes on to the end of the context.
+    OpenAI's interface defines them. `max_new_tokens` limits the answer, `max_length` prompt and
+    answer together; None goes on to the end of the context.
     """
 
     temperature: float = 0.0
@@ -46,6 +47,7 @@ class SamplingSettings:
     frequency_penalty: float = 0.0
     seed: int | None = None
     max_new_tokens: int | None = None
+    max_length: int | None = None
     stop: tuple[str, ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     ignore_eos: bool = False
@@ -58,10 +60,9 @@ class SamplingSettings:
         _check_number("presence_penalty", self.presence_penalty, -100, 100)
         _check_number("frequency_penalty", self.frequency_penalty, -100, 100)
         _check_count("top_k", self.top_k, 0)
-        if self.seed is not None:
-            _check_count("seed", self.seed, 0)
-        if self.max_new_tokens is not None:
-            _check_count("max_new_tokens", self.max_new_tokens, 0)
+        for name in ("seed", "max_new_tokens", "max_length"):
+            if (value := getattr(self, name)) is not None:
+                _check_count(name, value, 0)
         if isinstance(self.stop, str):
             raise InputError("stop must be a list of strings, found one string")
         object.__setattr__(self, "stop", tuple(self.stop))
@@ -125,7 +126,7 @@ class Sampler:
         if not np.isfinite(largest):
             raise EngineError(
                 f"the model's logits have no finite maximum: it is {largest}",
-                hint="verify the package with `pocketglm verify`; if it is sound, this is a bug in the engine",
+                hint="verify the package with `pocketglm verify`; if it is sound, the engine has a bug",
             )
         token = int(np.argmax(scores)) if self.settings.greedy else self._draw(scores)
         self.accept(token)
