@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketglm.errors import InputError
-from pocketglm.quantize import reference as kernels
+from pocketglm.quantize import native
 
 
 @dataclass
@@ -30,7 +30,7 @@ class ErrorFigures:
                 f"original has shape {list(original.shape)} and stored {list(stored.shape)}, "
                 "expected the same [rows, inputs]"
             )
-        error, norm, norm_stored, dot, largest = kernels.compare(
+        error, norm, norm_stored, dot, largest = native.compare(
             np.ascontiguousarray(original, np.float32), np.ascontiguousarray(stored, np.float32)
         )
         self.merge(ErrorFigures(original.size, error, norm, norm_stored, dot, largest))

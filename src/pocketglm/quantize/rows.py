@@ -1,6 +1,6 @@
 """Rows of a weight matrix to codes and scales, and back. Enters: float32 rows; leaves: QuantizedRows.
 
-The arithmetic is in `reference` (readable) and in the native kernels (fast), byte for byte the same.
+The arithmetic is in the native kernels and, readable, in `reference`: byte for byte the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketglm.errors import InputError
-from pocketglm.quantize import reference as kernels
+from pocketglm.quantize import native
 from pocketglm.quantize.formats import WeightFormat
 
 Float32 = NDArray[np.float32]
@@ -43,7 +43,7 @@ def quantize_rows(weights: Float32, fmt: WeightFormat, importance: Float32 | Non
     groups = fmt.groups(inputs)
     codes = np.empty((rows, fmt.code_bytes(inputs)), np.uint8)
     alpha = np.empty((rows, groups, 1 if fmt.symmetric else 2), np.float16)
-    kernels.quantize(
+    native.quantize(
         weights,
         _stored_importance(importance, inputs, fmt),
         fmt.bits,
@@ -67,7 +67,7 @@ def dequantize_rows(
         out = np.empty((rows, inputs), np.float32)
     elif out.shape != (rows, inputs) or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise InputError(f"out must be a contiguous float32 array of shape [{rows}, {inputs}]")
-    kernels.dequantize(quantized.codes, quantized.alpha, fmt.bits, fmt.group_size(inputs), out)
+    native.dequantize(quantized.codes, quantized.alpha, fmt.bits, fmt.group_size(inputs), out)
     return out
 
 
@@ -80,10 +80,10 @@ def _check_format(fmt: WeightFormat) -> None:
 
 
 def _check_finite(weights: Float32) -> None:
-    good = np.abs(weights) <= LARGEST
-    if good.all():
+    index = native.first_unrepresentable(weights)
+    if index == weights.size:
         return
-    row, column = np.argwhere(~good)[0]
+    row, column = divmod(index, weights.shape[1])
     value = weights[row, column]
     problem = f"exceeds the greatest float16, {LARGEST:g}" if np.isfinite(value) else "is not a finite number"
     raise InputError(f"weight at row {row}, column {column} is {value:g}: it {problem}")
@@ -118,5 +118,5 @@ def _stored_importance(importance: Float32 | None, inputs: int, fmt: WeightForma
     grouped = padded.reshape(-1, fmt.group_size(inputs))  # [groups, size]
     valid = (np.arange(stored) < inputs).reshape(grouped.shape)
     largest = grouped.max(axis=1, keepdims=True)
-    scaled = np.divide(grouped, largest, out=valid.astype(np.float32), where=largest > 0)
+    scaled: Float32 = np.divide(grouped, largest, out=valid.astype(np.float32), where=largest > 0)
     return scaled.reshape(stored)
