@@ -86,7 +86,8 @@ struct Sums {
     }
 };
 
-template <bool WEIGHTED>
+// The last pass of a search needs the error only: LAST leaves the other sums at 0.
+template <bool WEIGHTED, bool LAST>
 inline Sums evaluate(const float* weights, const float* importance, size_t size, Parameters at,
                      CodeRange codes) {
     const Floats inverse = 1.0f / at.scale, low = all(codes.low), high = all(codes.high);
@@ -99,8 +100,9 @@ inline Sums evaluate(const float* weights, const float* importance, size_t size,
             const Floats code = round_codes(offset, inverse, low, high);
             const Floats residual = offset - code * at.scale;
             const Floats weighted = WEIGHTED ? importance[i] * residual : residual;
-            const Floats weighted_code = WEIGHTED ? importance[i] * code : code;
             block.error += weighted * residual;
+            if (LAST) continue;
+            const Floats weighted_code = WEIGHTED ? importance[i] * code : code;
             block.r += weighted;
             block.rq += weighted * code;
             block.q += weighted_code;
@@ -141,12 +143,14 @@ inline Fit search(const float* weights, const float* importance, size_t size, fl
         Parameters best = at;
         Floats best_error = all(INFINITY_FLOAT);
         for (int pass = 0;; ++pass) {
-            const Sums sums = evaluate<WEIGHTED>(weights, importance, size, at, codes);
+            const bool last = pass + 1 == PASSES;
+            const Sums sums = last ? evaluate<WEIGHTED, true>(weights, importance, size, at, codes)
+                                   : evaluate<WEIGHTED, false>(weights, importance, size, at, codes);
             const auto better = sums.error < best_error;
             best_error = better ? sums.error : best_error;
             best.scale = better ? at.scale : best.scale;
             best.zero = better ? at.zero : best.zero;
-            if (pass + 1 == PASSES) break;
+            if (last) break;
             const Parameters change = refit(sums, mass, symmetric);
             at = {stored_scale(at.scale + change.scale), round_half(at.zero + change.zero)};
         }

@@ -160,23 +160,24 @@ Comparison compare(const float* original, const float* stored, size_t rows, size
     return total;
 }
 
-bool unrepresentable(float value) {
-    int32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return (bits & 0x7fffffff) > 0x477fe000;  // 65504; NaN and infinity lie above
-}
+// Greatest float16, 65504, as float32 bits. The magnitudes of infinity and NaN lie above.
+constexpr int32_t GREATEST_HALF = 0x477fe000;
+
+Ints unrepresentable(Floats values) { return (Ints)absolute(values) > GREATEST_HALF; }
 
 size_t first_unrepresentable(const float* values, size_t count) {
-    for (size_t start = 0; start < count; start += STRIP) {
-        const size_t end = start + STRIP < count ? start + STRIP : count;
-        bool any = false;
-        for (size_t i = start; i < end; ++i) any |= unrepresentable(values[i]);
-        if (!any) continue;
-        for (size_t i = start; i < end; ++i) {
-            if (unrepresentable(values[i])) return i;
-        }
+    size_t start = 0;
+    for (; start + STRIP <= count; start += STRIP) {
+        Ints any{};
+        for (size_t i = 0; i < STRIP; i += WIDTH) any |= unrepresentable(load(values + start + i));
+        bool found = false;
+        for (int lane = 0; lane < WIDTH; ++lane) found |= any[lane] != 0;
+        if (found) break;
     }
-    return count;
+    for (; start < count; ++start) {
+        if (unrepresentable(all(values[start]))[0] != 0) break;
+    }
+    return start;
 }
 
 }  // namespace
