@@ -8,16 +8,26 @@ token; only what a chat template wrote is encoded with `allow_special=True`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pocketglm.errors import InputError, PackageError
 from pocketglm.generate.detokenizer import StreamDecoder, TokenDecoding, read_decoding
 
-__all__ = ["MAX_VOCABULARY", "StreamDecoder", "Tokenizer", "encode_parts"]
+__all__ = ["MAX_VOCABULARY", "SpecialToken", "StreamDecoder", "Tokenizer"]
 
 MAX_VOCABULARY = 1 << 24
 """No vocabulary is larger; a larger id in a `tokenizer.json` is an attack or a bug."""
+
+
+@dataclass(frozen=True)
+class SpecialToken:
+    """A special token, and whether it takes the blanks before and after it along."""
+
+    id: int
+    strip_before: bool
+    strip_after: bool
 
 
 class Tokenizer:
@@ -29,7 +39,12 @@ class Tokenizer:
         self._decoding = decoding
         added = special.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
-        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self.special_tokens = {  # by text
+            token.content: SpecialToken(token_id, token.lstrip, token.rstrip)
+            for token_id, token in added.items()
+            if token.special
+        }
+        self.special_ids = frozenset(token.id for token in self.special_tokens.values())
         self._vocab_size = 1 + max(special.get_vocab(with_added_tokens=True).values(), default=-1)
         self._bytes: dict[int, bytes] = {}
 
@@ -99,11 +114,6 @@ class Tokenizer:
     def _check(token_id: int) -> None:
         if not 0 <= token_id < MAX_VOCABULARY:
             raise InputError(f"token id {token_id} is outside 0 to {MAX_VOCABULARY - 1}")
-
-
-def encode_parts(tokenizer: Tokenizer, parts: Sequence[tuple[str, bool]]) -> list[int]:
-    """Ids of texts encoded one by one; the flag says whether special tokens are recognised."""
-    return [i for text, special in parts for i in tokenizer.encode(text, allow_special=special)]
 
 
 def _sections(text: str, where: str) -> dict[str, Any]:
