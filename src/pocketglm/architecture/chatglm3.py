@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pocketglm.architecture import chatglm2
+from pocketglm.architecture import chatglm2, chatglm2_layout
 from pocketglm.architecture.config import Config
 from pocketglm.architecture.generation_defaults import GenerationDefaults
 from pocketglm.architecture.model import Architecture, Family
@@ -33,7 +33,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
         eos_token_ids=(2, USER, OBSERVATION),
         pad_token_id=0,
     )
-    return chatglm2.build_with_base(checkpoint, "chatglm3", defaults, TOKENIZER)
+    return chatglm2_layout.build_with_base(checkpoint, "chatglm3", defaults, TOKENIZER)
 
 
 def has_roles(checkpoint: Checkpoint) -> bool:

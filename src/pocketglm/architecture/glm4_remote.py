@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pocketglm.architecture import chatglm2
+from pocketglm.architecture import chatglm2_layout
 from pocketglm.architecture.config import Config
 from pocketglm.architecture.generation_defaults import GenerationDefaults
 from pocketglm.architecture.model import Architecture, Family
@@ -47,7 +47,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
         eos_token_ids=(END_OF_TEXT, USER, OBSERVATION),
         pad_token_id=END_OF_TEXT,
     )
-    return chatglm2.build_with_base(checkpoint, "glm4_remote", defaults, TOKENIZER)
+    return chatglm2_layout.build_with_base(checkpoint, "glm4_remote", defaults, TOKENIZER)
 
 
 def has_glm4_vocabulary(checkpoint: Checkpoint) -> bool:
