@@ -18,8 +18,8 @@ from pocketglm.errors import CheckpointError, MissingExtraError
 _NAME = re.compile(r"(?:(hf|ms):)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
 
 SIDE_FILES = ("*.json", "*.model", "*.jinja", "*.tiktoken", "merges.txt", "vocab.txt", "tokenizer*.txt")
-SAFETENSORS_FILES = ("*.safetensors",)
-TORCH_FILES = ("pytorch_model*.bin",)
+WEIGHT_FILES = (("model.safetensors", "model-*.safetensors"), ("*.safetensors",), ("pytorch_model*.bin",))
+"""Best first. Some repositories hold the same weights twice, under a second name or in torch's format."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def download(model: HubName) -> Path:
 def wanted_files(names: Sequence[str], where: str) -> list[str]:
     """Top-level files to fetch: side files, and the weights in one format (safetensors if there)."""
     top = [name for name in names if "/" not in name]
-    for patterns in (SAFETENSORS_FILES, TORCH_FILES):
+    for patterns in WEIGHT_FILES:
         if weights := _matching(top, patterns):
             return _matching(top, SIDE_FILES) + weights
     raise CheckpointError(
@@ -77,15 +77,21 @@ def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 def _from_huggingface(name: str) -> Path:
     import huggingface_hub
 
-    files = huggingface_hub.HfApi().list_repo_files(name)
+    try:
+        files = huggingface_hub.HfApi().list_repo_files(name)
+    except Exception as unreachable:
+        try:  # without a network, a copy that was fetched before will do
+            return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+        except Exception:
+            raise unreachable from None
     wanted = wanted_files(files, f"hf:{name}")
     return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
 
 
 def _from_modelscope(name: str) -> Path:
-    from modelscope import snapshot_download
     from modelscope.hub.api import HubApi
+    from modelscope.hub.snapshot_download import snapshot_download
 
     files = [entry["Path"] for entry in HubApi().get_model_files(name, recursive=True)]
     wanted = wanted_files(files, f"ms:{name}")
-    return Path(snapshot_download(name, allow_patterns=wanted))
+    return Path(snapshot_download(name, allow_file_pattern=wanted))

@@ -173,6 +173,14 @@ class _Machine:
         third, second, first = self._pop(), self._pop(), self._pop()
         self._stack.append((first, second, third))
 
+    def _list(self, _: Any) -> None:
+        self._stack.append(self._pop_to_mark())
+
+    def _dict(self, _: Any) -> None:
+        items = self._pop_to_mark()
+        self._stack.append({})
+        self._fill_dict(items)
+
     def _append(self, _: Any) -> None:
         value = self._pop()
         self._top(list).append(value)
@@ -313,6 +321,8 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE1": _Machine._tuple1,
     "TUPLE2": _Machine._tuple2,
     "TUPLE3": _Machine._tuple3,
+    "LIST": _Machine._list,
+    "DICT": _Machine._dict,
     "APPEND": _Machine._append,
     "APPENDS": _Machine._appends,
     "SETITEM": _Machine._set_item,
