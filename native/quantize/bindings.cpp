@@ -40,9 +40,10 @@ const Kernels& chosen(const std::string& isa) {
     if (found != nullptr) return *found->kernels;
     std::string names;
     for (const NamedKernels& each : available()) names += std::string(names.empty() ? "" : ", ") + each.name;
-    throw std::invalid_argument("the instruction set asked for (POCKETGLM_ISA or isa=) is not one of this "
-                                "machine's: " +
-                                names);
+    throw std::invalid_argument(
+        "the instruction set asked for (POCKETGLM_ISA or isa=) is not one of this "
+        "machine's: " +
+        names);
 }
 
 void require(bool condition, const char* problem) {
@@ -68,8 +69,7 @@ void quantize(Array<const float, 2> weights, nb::object importance, int bits, si
               bool symmetric, bool search, Array<uint8_t, 2> codes, Array<Half, 3> alpha,
               const std::string& isa) {
     const Kernels& kernels = chosen(isa);
-    const Layout layout =
-        checked_layout(weights.shape(0), weights.shape(1), bits, group_size, codes, alpha);
+    const Layout layout = checked_layout(weights.shape(0), weights.shape(1), bits, group_size, codes, alpha);
     require(layout.symmetric == symmetric, "alpha must have 1 value per group if symmetric, else 2");
     const size_t stored = layout.stored_inputs();
     const float* column_importance = nullptr;

@@ -16,12 +16,10 @@ constexpr float INFINITY_FLOAT = __builtin_inff();
 
 // STEPS of the reference: code steps cut off the range below and above it.
 alignas(64) constexpr float BELOW[CANDIDATES] = {
-    0.0f, 0.0f, -1.25f, 0.0f, -0.75f, 0.0f, -0.25f, 0.0f,
-    0.5f, 0.0f, 1.0f, 0.0f, 1.5f, 0.0f, 2.0f, 0.0f,
+    0.0f, 0.0f, -1.25f, 0.0f, -0.75f, 0.0f, -0.25f, 0.0f, 0.5f, 0.0f, 1.0f, 0.0f, 1.5f, 0.0f, 2.0f, 0.0f,
 };
 alignas(64) constexpr float ABOVE[CANDIDATES] = {
-    0.0f, -1.5f, 0.0f, -1.0f, 0.0f, -0.5f, 0.0f, 0.25f,
-    0.0f, 0.75f, 0.0f, 1.25f, 0.0f, 1.75f, 0.0f, 2.25f,
+    0.0f, -1.5f, 0.0f, -1.0f, 0.0f, -0.5f, 0.0f, 0.25f, 0.0f, 0.75f, 0.0f, 1.25f, 0.0f, 1.75f, 0.0f, 2.25f,
 };
 
 struct CodeRange {
@@ -133,13 +131,12 @@ struct Fit {
 
 // Best of the candidates, the first of equals.
 template <bool WEIGHTED>
-inline Fit search(const float* weights, const float* importance, size_t size, float mass,
-                  Extremes range, CodeRange codes, bool symmetric) {
+inline Fit search(const float* weights, const float* importance, size_t size, float mass, Extremes range,
+                  CodeRange codes, bool symmetric) {
     float error = INFINITY_FLOAT;
     Fit chosen{};
     for (int first = 0; first < CANDIDATES; first += WIDTH) {
-        Parameters at =
-            starting_points(range, load(BELOW + first), load(ABOVE + first), codes, symmetric);
+        Parameters at = starting_points(range, load(BELOW + first), load(ABOVE + first), codes, symmetric);
         Parameters best = at;
         Floats best_error = all(INFINITY_FLOAT);
         for (int pass = 0;; ++pass) {

@@ -42,8 +42,7 @@ struct Kernels {
     void (*quantize)(const Layout&, const float* weights, const float* importance, const float* mass,
                      bool search, Workspace, uint8_t* codes, uint16_t* alpha);
     // weights: [rows, inputs]. Uses workspace.row.
-    void (*dequantize)(const Layout&, const uint8_t* codes, const uint16_t* alpha, Workspace,
-                       float* weights);
+    void (*dequantize)(const Layout&, const uint8_t* codes, const uint16_t* alpha, Workspace, float* weights);
     Comparison (*compare)(const float* original, const float* stored, size_t rows, size_t inputs);
     // Index of the first value that float16 cannot hold (NaN included), or `count`.
     size_t (*first_unrepresentable)(const float* values, size_t count);

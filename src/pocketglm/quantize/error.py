@@ -54,7 +54,7 @@ class ErrorFigures:
     @property
     def cosine(self) -> float:
         """Cosine of the angle between the two; 1 if both are zero, 0 if one is."""
-        lengths = math.sqrt(self.squared_norm) * math.sqrt(self.squared_stored)
+        lengths = math.sqrt(self.squared_norm * self.squared_stored)
         if lengths == 0:
             return 1.0 if self.squared_norm == self.squared_stored else 0.0
         return max(-1.0, min(1.0, self.dot / lengths))

@@ -46,8 +46,9 @@ def round_codes(offset: Float32, inverse: Float32, low: np.float32, high: np.flo
 
 def _half(value: Float32) -> Float32:
     with np.errstate(over="ignore"):
-        half: Float32 = value.astype(np.float16).astype(np.float32)
-        return half
+        half = value.astype(np.float16)
+    rounded: Float32 = half.astype(np.float32)
+    return rounded
 
 
 def _stored(scale: Float32, zero: Float32) -> tuple[Float32, Float32]:
@@ -212,9 +213,8 @@ def dequantize(
     """Weights into out [rows, inputs]; padding is dropped."""
     rows, groups, values = alpha.shape
     signed = unpack(codes, bits).reshape(rows, groups, group_size).astype(np.float32)
-    weights = signed * alpha[..., -1:].astype(np.float32)
-    if values == 2:
-        weights = weights + alpha[..., :1].astype(np.float32)
+    zero = alpha[..., :1].astype(np.float32) if values == 2 else np.float32(0)
+    weights = signed * alpha[..., -1:].astype(np.float32) + zero
     out[:] = weights.reshape(rows, -1)[:, : out.shape[1]]
 
 

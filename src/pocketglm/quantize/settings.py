@@ -103,8 +103,7 @@ class QuantizeSettings:
         for rule in self.rules:
             if rule.matches(name):
                 fmt = rule.apply(fmt)
-        inputs = shape[1]
-        fitting = [group for group in GROUPS if inputs <= group < fmt.group]
+        fitting = [group for group in GROUPS if shape[1] <= group < fmt.group]
         return replace(fmt, group=min(fitting)) if fitting else fmt
 
     def check_names(self, names: Iterable[str]) -> None:
