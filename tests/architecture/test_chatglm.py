@@ -80,6 +80,12 @@ def test_a_small_model_can_have_image_tokens_too(tmp_path: Path) -> None:
     assert found.spec.prefix_tokens == SLIM_TOKENS
 
 
+@pytest.mark.parametrize("count", [-1, 130528])
+def test_impossible_number_of_image_tokens(tmp_path: Path, count: int) -> None:
+    with pytest.raises(CheckpointError, match=f"num_image_tokens is {count}, expected 0 to 130527"):
+        architecture_of(tmp_path, {**CHATGLM_6B, "num_image_tokens": count})
+
+
 def test_head_is_the_embedding_where_it_is_not_stored(tmp_path: Path) -> None:
     found = architecture_of(tmp_path, CHATGLM_6B_FIRST, dropped_tensor="lm_head.weight")
     assert found.spec.tied_head

@@ -10,7 +10,7 @@ import math
 
 from pocketglm.architecture.config import Config, refuse_unsupported
 from pocketglm.architecture.generation_defaults import GenerationDefaults, read_generation
-from pocketglm.architecture.layout import Pieces, build_table, whole
+from pocketglm.architecture.layout import Sources, build_table
 from pocketglm.architecture.model import Architecture, Family
 from pocketglm.architecture.spec import ModelSpec, PrefixTokens, RotarySpec
 from pocketglm.architecture.table import RowRange, TensorTable
@@ -18,7 +18,7 @@ from pocketglm.architecture.templates import load_template
 from pocketglm.architecture.tokenizer_quirks import TokenizerQuirks
 from pocketglm.checkpoint.source import Checkpoint
 
-EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
+EMBEDDING, HEAD = "transformer.word_embeddings", "lm_head"
 IGNORED = r"transformer\.layers\.\d+\.attention\.rotary_emb\.inv_freq"
 IMAGE_TOKENS = {150528: 20000, 130528: 0}  # rows of the release -> image tokens at their front
 MASK, GMASK, SOP, EOP = 130000, 130001, 130004, 130005  # ids without the image tokens
@@ -33,6 +33,8 @@ def build(checkpoint: Checkpoint) -> Architecture:
     config.accept("position_encoding_2d", True)
     rows = config.integer("vocab_size")
     dropped = config.integer("num_image_tokens", IMAGE_TOKENS.get(rows, 0))
+    if not 0 <= dropped < rows:
+        raise config.malformed("num_image_tokens", f"0 to {rows - 1}")
     spec = _spec(config, checkpoint, rows - dropped, dropped)
     defaults = GenerationDefaults(
         do_sample=True, temperature=0.95, top_p=0.7, max_length=2048, eos_token_ids=(EOP,), pad_token_id=3
@@ -80,7 +82,7 @@ def _spec(config: Config, checkpoint: Checkpoint, vocab_size: int, dropped: int)
         residual_alpha=RESIDUAL_ALPHA,
         rotary=RotarySpec("half", head_dim, 10000.0, axes=2, frequency_dtype="float16"),
         mlp="gelu_tanh",
-        tied_head=HEAD not in checkpoint.tensors,
+        tied_head=f"{HEAD}.weight" not in checkpoint.tensors,
         qkv_bias=True,
         attention_output_bias=True,
         mlp_bias=True,
@@ -94,33 +96,24 @@ def _spec(config: Config, checkpoint: Checkpoint, vocab_size: int, dropped: int)
 
 
 def _table(spec: ModelSpec, checkpoint: Checkpoint, dropped: int) -> TensorTable:
-    hidden, inter = spec.hidden_size, spec.intermediate_size
-
-    def block(index: int) -> Pieces:
+    def block(index: int) -> Sources:
         prefix = f"transformer.layers.{index}."
-        pieces: dict[str, tuple[RowRange, ...]] = {}
-        for suffix in ("weight", "bias"):
-            pieces |= {
-                f"input_norm.{suffix}": whole(f"{prefix}input_layernorm.{suffix}", hidden),
-                f"attention.qkv.{suffix}": _by_part(f"{prefix}attention.query_key_value.{suffix}", spec),
-                f"attention.output.{suffix}": whole(f"{prefix}attention.dense.{suffix}", hidden),
-                f"mlp_norm.{suffix}": whole(f"{prefix}post_attention_layernorm.{suffix}", hidden),
-                f"mlp.up.{suffix}": whole(f"{prefix}mlp.dense_h_to_4h.{suffix}", inter),
-                f"mlp.down.{suffix}": whole(f"{prefix}mlp.dense_4h_to_h.{suffix}", hidden),
-            }
-        return pieces
+        return {
+            "input_norm": f"{prefix}input_layernorm",
+            "attention.qkv": _by_part(f"{prefix}attention.query_key_value", spec),
+            "attention.output": f"{prefix}attention.dense",
+            "mlp_norm": f"{prefix}post_attention_layernorm",
+            "mlp.up": f"{prefix}mlp.dense_h_to_4h",
+            "mlp.down": f"{prefix}mlp.dense_4h_to_h",
+        }
 
-    norm = {
-        f"norm.{suffix}": whole(f"transformer.final_layernorm.{suffix}", hidden)
-        for suffix in ("weight", "bias")
-    }
-    head = RowRange(EMBEDDING if spec.tied_head else HEAD, dropped, spec.vocab_size)
     return build_table(
         spec,
         checkpoint,
         embedding=EMBEDDING,
         block=block,
-        head={**norm, "head.weight": (head,)},
+        norm="transformer.final_layernorm",
+        head=EMBEDDING if spec.tied_head else HEAD,
         ignored=IGNORED,
         dropped_rows=dropped,
     )
@@ -129,11 +122,8 @@ def _table(spec: ModelSpec, checkpoint: Checkpoint, dropped: int) -> TensorTable
 def _by_part(source: str, spec: ModelSpec) -> tuple[RowRange, ...]:
     """All q, then k, then v, from rows that are ordered by head: [heads, 3, head_dim]."""
     size = spec.head_dim
-    return tuple(
-        RowRange(source, (head * 3 + part) * size, size)
-        for part in range(3)
-        for head in range(spec.num_heads)
-    )
+    parts = ((head * 3 + part) * size for part in range(3) for head in range(spec.num_heads))
+    return tuple(RowRange(source, start, size) for start in parts)
 
 
 FAMILY = Family(
@@ -142,5 +132,7 @@ FAMILY = Family(
     examples=("ChatGLM-6B, both releases (150528 and 130528 rows)",),
     refused=("P-tuning prefixes (pre_seq_len)", "the int8 and int4 checkpoints (quantization_bit)"),
     build=build,
-    accepts=lambda checkpoint: "inner_hidden_size" in checkpoint.config or EMBEDDING in checkpoint.tensors,
+    accepts=lambda checkpoint: (
+        "inner_hidden_size" in checkpoint.config or f"{EMBEDDING}.weight" in checkpoint.tensors
+    ),
 )

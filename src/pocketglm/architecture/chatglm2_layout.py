@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pocketglm.architecture.config import Config, refuse_unsupported
 from pocketglm.architecture.generation_defaults import GenerationDefaults, read_generation
-from pocketglm.architecture.layout import Pieces, build_table, whole
+from pocketglm.architecture.layout import Sources, build_table
 from pocketglm.architecture.model import Architecture
 from pocketglm.architecture.spec import ModelSpec, RopeScaling, RotarySpec
 from pocketglm.architecture.table import TensorTable
@@ -84,24 +84,23 @@ def _spec(config: Config, family: str, base: float, scaling: RopeScaling | None)
 
 
 def _table(spec: ModelSpec, checkpoint: Checkpoint) -> TensorTable:
-    hidden = spec.hidden_size
-
-    def block(index: int) -> Pieces:
+    def block(index: int) -> Sources:
         prefix = f"transformer.encoder.layers.{index}."
-        qkv = f"{prefix}self_attention.query_key_value"
         return {
-            "input_norm.weight": whole(f"{prefix}input_layernorm.weight", hidden),
-            "attention.qkv.weight": whole(f"{qkv}.weight", spec.q_size + 2 * spec.kv_size),
-            "attention.qkv.bias": whole(f"{qkv}.bias", spec.q_size + 2 * spec.kv_size),
-            "attention.output.weight": whole(f"{prefix}self_attention.dense.weight", hidden),
-            "mlp_norm.weight": whole(f"{prefix}post_attention_layernorm.weight", hidden),
-            "mlp.gate_up.weight": whole(f"{prefix}mlp.dense_h_to_4h.weight", 2 * spec.intermediate_size),
-            "mlp.down.weight": whole(f"{prefix}mlp.dense_4h_to_h.weight", hidden),
+            "input_norm": f"{prefix}input_layernorm",
+            "attention.qkv": f"{prefix}self_attention.query_key_value",
+            "attention.output": f"{prefix}self_attention.dense",
+            "mlp_norm": f"{prefix}post_attention_layernorm",
+            "mlp.gate_up": f"{prefix}mlp.dense_h_to_4h",
+            "mlp.down": f"{prefix}mlp.dense_4h_to_h",
         }
 
-    head = {
-        "norm.weight": whole("transformer.encoder.final_layernorm.weight", hidden),
-        "head.weight": whole("transformer.output_layer.weight", spec.vocab_size),
-    }
-    embedding = "transformer.embedding.word_embeddings.weight"
-    return build_table(spec, checkpoint, embedding=embedding, block=block, head=head, ignored=IGNORED)
+    return build_table(
+        spec,
+        checkpoint,
+        embedding="transformer.embedding.word_embeddings",
+        block=block,
+        norm="transformer.encoder.final_layernorm",
+        head="transformer.output_layer",
+        ignored=IGNORED,
+    )

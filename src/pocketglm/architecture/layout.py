@@ -1,6 +1,6 @@
 """Building and checking tensor tables.
 
-Enters: a spec and, for each canonical tensor, the checkpoint tensors it is made of. Leaves: a
+Enters: a spec and, for each canonical layer, the checkpoint layers it is made of. Leaves: a
 `TensorTable` whose shapes follow from the spec, and `check_table`, which holds it against the files.
 """
 
@@ -14,8 +14,9 @@ from pocketglm.architecture.table import RowRange, TensorRule, TensorTable, bloc
 from pocketglm.checkpoint.source import Checkpoint, TensorInfo
 from pocketglm.errors import CheckpointError, UnsupportedModelError
 
-Pieces = Mapping[str, Sequence[RowRange]]
-"""Canonical tensor name -> the checkpoint rows that it is made of."""
+Sources = Mapping[str, str | Sequence[RowRange]]
+"""What each canonical layer is made of, weight and bias alike: the checkpoint's layer, or rows of
+several of its layers. All names stand without `.weight` and `.bias`."""
 
 QUANTIZED_DTYPE = re.compile(r"u?int\d+|[iu]\d+|bool|f8_.*", re.IGNORECASE)
 SHOWN_NAMES = 8
@@ -26,41 +27,47 @@ def build_table(
     checkpoint: Checkpoint,
     *,
     embedding: str,
-    block: Callable[[int], Pieces],
-    head: Pieces,
+    block: Callable[[int], Sources],
+    norm: str,
+    head: str,
     ignored: str | None = None,
     dropped_rows: int = 0,
 ) -> TensorTable:
-    """Table of a model. `ignored` is a pattern of whole checkpoint names that are known and not needed."""
+    """Table of a model. Embedding and head start at row `dropped_rows`; `ignored` is a pattern of whole
+    checkpoint names that are known and not needed."""
     if spec.num_blocks > len(checkpoint.tensors):
         raise CheckpointError(
             f"{spec.num_blocks} blocks in the settings, but only {len(checkpoint.tensors)} tensors",
             where=checkpoint.path,
         )
     shapes = block_shapes(spec)
+    tokens = {
+        "embedding": (RowRange(embedding, dropped_rows, spec.vocab_size),),
+        "head": (RowRange(head, dropped_rows, spec.vocab_size),),
+    }
     return TensorTable(
-        embedding=TensorRule(
-            "embedding.weight",
-            (spec.vocab_size, spec.hidden_size),
-            (RowRange(embedding, dropped_rows, spec.vocab_size),),
-        ),
+        embedding=_rule("embedding.weight", (spec.vocab_size, spec.hidden_size), tokens),
         blocks=tuple(_rules(shapes, block(index)) for index in range(spec.num_blocks)),
-        head=_rules(head_shapes(spec), head),
+        head=_rules(head_shapes(spec), {**tokens, "norm": norm}),
         ignored=frozenset(name for name in checkpoint.tensors if ignored and re.fullmatch(ignored, name)),
     )
 
 
-def _rules(shapes: Mapping[str, tuple[int, ...]], pieces: Pieces) -> tuple[TensorRule, ...]:
-    return tuple(TensorRule(name, shape, tuple(pieces[name])) for name, shape in shapes.items())
+def _rules(shapes: Mapping[str, tuple[int, ...]], sources: Sources) -> tuple[TensorRule, ...]:
+    return tuple(_rule(name, shape, sources) for name, shape in shapes.items())
 
 
-def whole(source: str, rows: int) -> tuple[RowRange, ...]:
-    """All `rows` rows of one checkpoint tensor."""
-    return (RowRange(source, 0, rows),)
+def _rule(name: str, shape: tuple[int, ...], sources: Sources) -> TensorRule:
+    layer, _, suffix = name.rpartition(".")
+    found = sources[layer]
+    parts = (RowRange(found, 0, shape[0]),) if isinstance(found, str) else found
+    return TensorRule(
+        name, shape, tuple(RowRange(f"{part.source}.{suffix}", part.start, part.count) for part in parts)
+    )
 
 
 def stacked(*parts: tuple[str, int]) -> tuple[RowRange, ...]:
-    """Several checkpoint tensors on top of one another, each given as (name, rows)."""
+    """Several checkpoint layers on top of one another, each given as (name, rows)."""
     return tuple(RowRange(source, 0, rows) for source, rows in parts)
 
 

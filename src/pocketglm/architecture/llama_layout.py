@@ -6,23 +6,24 @@ tensor table. A family states only where it differs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pocketglm.architecture.config import Config, refuse_unsupported
 from pocketglm.architecture.generation_defaults import GenerationDefaults, read_generation
-from pocketglm.architecture.layout import build_table, stacked, whole
+from pocketglm.architecture.layout import Sources, build_table, stacked
 from pocketglm.architecture.model import Architecture
 from pocketglm.architecture.rope import read_rotary
 from pocketglm.architecture.spec import ModelSpec
-from pocketglm.architecture.table import RowRange, TensorTable
+from pocketglm.architecture.table import TensorTable
 from pocketglm.architecture.tokenizer_quirks import TokenizerQuirks
 from pocketglm.checkpoint.source import Checkpoint
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 IGNORED = r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
 """Older releases stored the rotary frequencies, which follow from the settings."""
 
-PRE_NORMS = {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+PRE_NORMS: Mapping[str, str] = {"input_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
 """Canonical norm -> the checkpoint's name for it."""
 
 
@@ -59,56 +60,41 @@ def read_spec(config: Config, checkpoint: Checkpoint, family: str, **changes: An
 
 def _tied_head(config: Config, checkpoint: Checkpoint) -> bool:
     """Tied only where the checkpoint says so and brings no head of its own."""
-    return config.flag("tie_word_embeddings", False) and HEAD not in checkpoint.tensors
+    return config.flag("tie_word_embeddings", False) and f"{HEAD}.weight" not in checkpoint.tensors
 
 
 def read_table(
-    spec: ModelSpec, checkpoint: Checkpoint, norms: dict[str, str] | None = None, fused_gate_up: bool = False
+    spec: ModelSpec, checkpoint: Checkpoint, norms: Mapping[str, str] = PRE_NORMS, fused_gate_up: bool = False
 ) -> TensorTable:
     """Table of the layout; `fused_gate_up` where gate and up projection are stored as one tensor."""
-    names = norms or PRE_NORMS
 
-    def block(index: int) -> dict[str, tuple[RowRange, ...]]:
+    def block(index: int) -> Sources:
         prefix = f"model.layers.{index}."
-        pieces = {
-            f"{name}.weight": whole(f"{prefix}{source}.weight", spec.hidden_size)
-            for name, source in names.items()
+        attention, mlp, inter = f"{prefix}self_attn.", f"{prefix}mlp.", spec.intermediate_size
+        gate_and_up = stacked((f"{mlp}gate_proj", inter), (f"{mlp}up_proj", inter))
+        return {
+            **{name: f"{prefix}{source}" for name, source in norms.items()},
+            "attention.qkv": stacked(
+                (f"{attention}q_proj", spec.q_size),
+                (f"{attention}k_proj", spec.kv_size),
+                (f"{attention}v_proj", spec.kv_size),
+            ),
+            "attention.q_norm": f"{attention}q_norm",
+            "attention.k_norm": f"{attention}k_norm",
+            "attention.output": f"{attention}o_proj",
+            "mlp.gate_up": f"{mlp}gate_up_proj" if fused_gate_up else gate_and_up,
+            "mlp.down": f"{mlp}down_proj",
         }
-        for suffix in ("weight", "bias"):
-            pieces |= _linears(prefix, suffix, spec, fused_gate_up)
-        for name in ("q_norm", "k_norm"):
-            pieces[f"attention.{name}.weight"] = whole(f"{prefix}self_attn.{name}.weight", spec.head_dim)
-        return pieces
 
-    head = {
-        "norm.weight": whole("model.norm.weight", spec.hidden_size),
-        "head.weight": whole(EMBEDDING if spec.tied_head else HEAD, spec.vocab_size),
-    }
-    return build_table(spec, checkpoint, embedding=EMBEDDING, block=block, head=head, ignored=IGNORED)
-
-
-def _linears(
-    prefix: str, suffix: str, spec: ModelSpec, fused_gate_up: bool
-) -> dict[str, tuple[RowRange, ...]]:
-    """Weights or biases of the linear layers, whether the spec has them or not."""
-    attention, mlp = f"{prefix}self_attn.", f"{prefix}mlp."
-    inter, hidden = spec.intermediate_size, spec.hidden_size
-    gate_up = (
-        whole(f"{mlp}gate_up_proj.{suffix}", 2 * inter)
-        if fused_gate_up
-        else stacked((f"{mlp}gate_proj.{suffix}", inter), (f"{mlp}up_proj.{suffix}", inter))
+    return build_table(
+        spec,
+        checkpoint,
+        embedding=EMBEDDING,
+        block=block,
+        norm="model.norm",
+        head=EMBEDDING if spec.tied_head else HEAD,
+        ignored=IGNORED,
     )
-    qkv = stacked(
-        (f"{attention}q_proj.{suffix}", spec.q_size),
-        (f"{attention}k_proj.{suffix}", spec.kv_size),
-        (f"{attention}v_proj.{suffix}", spec.kv_size),
-    )
-    return {
-        f"attention.qkv.{suffix}": qkv,
-        f"attention.output.{suffix}": whole(f"{attention}o_proj.{suffix}", hidden),
-        f"mlp.gate_up.{suffix}": gate_up,
-        f"mlp.down.{suffix}": whole(f"{mlp}down_proj.{suffix}", hidden),
-    }
 
 
 def finish(checkpoint: Checkpoint, spec: ModelSpec, table: TensorTable) -> Architecture:
