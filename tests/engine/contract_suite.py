@@ -313,6 +313,7 @@ class EngineContract:
             lambda: stage.restore(1, KVState(state.keys[:2], state.values[:2])),
             lambda: stage.restore(1, KVState(state.keys, state.values[:, :3])),
             lambda: stage.restore(1, KVState(state.keys.astype(np.float64), state.values)),
+            lambda: stage.restore(1, KVState(state.keys[0, :, 0, 0], state.values)),
         ]
         for call in calls:
             with pytest.raises(EngineError):

@@ -56,14 +56,15 @@ def check_state(spec: ModelSpec, blocks: range, state: KVState) -> None:
     for name, array in (("keys", state.keys), ("values", state.values)):
         if array.dtype not in (np.float32, np.float16):
             raise EngineError(f"saved {name} are {array.dtype}, expected float32 or float16")
-        expected = (len(blocks), state.length, spec.num_kv_heads, spec.head_dim)
+        length = state.keys.shape[1] if state.keys.ndim > 1 else 0
+        expected = (len(blocks), length, spec.num_kv_heads, spec.head_dim)
         if array.shape != expected:
             raise EngineError(f"saved {name} have shape {array.shape}, this stage needs {expected}")
 
 
 def _check_segment(spec: ModelSpec, segment: Segment, length: int) -> None:
     where = f"sequence {segment.sequence}"
-    positions = segment.positions
+    positions = np.asarray(segment.positions)
     if positions.dtype != np.int32 or positions.ndim != 2 or positions.shape[0] != spec.position_axes:
         found = f"{positions.dtype} {positions.shape}"
         raise EngineError(f"positions are {found}, expected int32 ({spec.position_axes}, rows)", where=where)

@@ -26,7 +26,8 @@ class Segment:
 
     `positions` is int32 [axes, count]: what the rotary embedding uses (one axis, two for
     ChatGLM-6B). `start` is how many positions the sequence's cache must hold already. Cache columns
-    below `prefix` are visible to every row of the sequence; the others causally.
+    below `prefix` are visible to every row of the sequence; the others causally. Rows of the prefix see
+    its end, so a segment that begins inside the prefix begins at 0 and holds all of it.
     """
 
     sequence: int

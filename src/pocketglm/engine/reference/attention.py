@@ -77,7 +77,7 @@ def _attend(queries: Float32, keys: Float32, values: Float32, hidden: NDArray[np
     kv_heads, columns = keys.shape[-3:-1]
     scale = np.float32(1 / math.sqrt(head_dim))
     # [..., kv_heads, group * rows, head_dim]: the heads of a group share one matrix product
-    grouped: Float32 = np.moveaxis(queries * scale, -2, -3).reshape(*lead, kv_heads, -1, head_dim)
+    grouped: Float32 = np.swapaxes(queries * scale, -2, -3).reshape(*lead, kv_heads, -1, head_dim)
     scores: Float32 = grouped @ np.swapaxes(keys, -1, -2)
     if hidden.any():
         by_row = scores.reshape(*lead, heads, rows, columns)
@@ -87,4 +87,4 @@ def _attend(queries: Float32, keys: Float32, values: Float32, hidden: NDArray[np
     mixed: Float32 = scores @ values
     mixed /= scores.sum(axis=-1, keepdims=True)
     by_head = mixed.reshape(*lead, heads, rows, head_dim)
-    return np.moveaxis(by_head, -3, -2).reshape(*lead, rows, heads * head_dim)
+    return np.swapaxes(by_head, -3, -2).reshape(*lead, rows, heads * head_dim)

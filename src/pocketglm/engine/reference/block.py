@@ -97,14 +97,19 @@ def _attention(
         for name, part in (("q_norm", heads[..., :keys_at, :]), ("k_norm", heads[..., keys_at:values_at, :])):
             part[...] = _rmsnorm(part, vector(f"attention.{name}.weight"), spec.norm_eps)
     rotation.apply(heads[..., :values_at, :])
-    queries, keys, values = np.split(heads, (keys_at, values_at), axis=-2)
+    queries, keys, values = (
+        heads[..., :keys_at, :],
+        heads[..., keys_at:values_at, :],
+        heads[..., values_at:, :],
+    )
     return linear("attention.output", attend(queries, keys, values))
 
 
 def _mlp(spec: ModelSpec, x: Float32, linear: Linear) -> Float32:
     if not spec.gated:
         return linear("mlp.down", _gelu_tanh(linear("mlp.up", x)))
-    gate, up = np.split(linear("mlp.gate_up", x), 2, axis=-1)
+    gate_up = linear("mlp.gate_up", x)
+    gate, up = gate_up[..., : spec.intermediate_size], gate_up[..., spec.intermediate_size :]
     return linear("mlp.down", _silu(gate) * up)
 
 

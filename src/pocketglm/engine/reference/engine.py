@@ -64,10 +64,15 @@ class ReferenceHead:
         if self._weights is None:
             raise EngineError("the head was released", hint="load it again")
         check_hidden(self._spec, hidden)
-        with self._limit_threads():
-            weights = self._weights()
-            normed = apply_norm(self._spec, hidden, weights.vector, "norm")
-            return weights.linear("head", normed)
+        weights = self._weights()
+        try:
+            with self._limit_threads():
+                return weights.linear("head", apply_norm(self._spec, hidden, weights.vector, "norm"))
+        except MemoryError as error:
+            size = f"{hidden.shape[0]} rows of {self._spec.vocab_size}"
+            raise EngineError(
+                f"out of memory for the logits of {size}", hint="ask for fewer rows at a time"
+            ) from error
 
     def release(self) -> None:
         self._weights = None
