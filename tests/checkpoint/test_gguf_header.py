@@ -18,7 +18,6 @@ from pocketglm.errors import CheckpointError
 
 VALUES: dict[str, Any] = {
     "x.text": "日本語 🙂",
-    "x.empty": "",
     "x.number": 4_000_000_000,
     "x.small": 1e-05,
     "x.flag": True,

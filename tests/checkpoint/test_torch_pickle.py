@@ -233,8 +233,8 @@ def test_impossible_tensors_are_errors(tmp_path: Path, value: bytes, message: st
         b"]" + b"q\x00h\x00\x86" * 100 + b".",  # tuples doubled 100 times
         b"}]" + b"q\x00h\x00\x86" * 100 + b"Ns.",  # ... as a key, whose hash would take forever
         b"}" + b"]q\x00" + b"h\x00\x86q\x00" * 60 + b"\x93.",
-        b"(" * 1_000_000 + b"t" * 1_000_000 + b".",
-        b")" + b"\x85" * 1_000_000 + b".",
+        b"(" * 200_000 + b"t" * 200_000 + b".",
+        b")" + b"\x85" * 200_000 + b".",
     ],
 )
 def test_bombs_are_harmless(pickled: bytes) -> None:

@@ -21,8 +21,9 @@ from pocketglm.checkpoint.files import DataFile, OpenFiles
 from pocketglm.checkpoint.source import Float32, TensorInfo
 from pocketglm.errors import CheckpointError, UnsupportedModelError
 
-CHUNK_BYTES = 1 << 20
-"""Bytes read at once: large enough for full disk speed, and its float32 copy stays in a core's cache."""
+CHUNK_BYTES = 128 << 10
+"""Bytes read at once. Measured on 500 MB of float16 in the page cache: 64 to 128 KiB, whose float32 copy
+stays in a core's cache, are a quarter faster than 1 MiB."""
 
 MAX_DIMENSIONS = 8
 
