@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -103,3 +105,14 @@ def test_tool_calls_and_their_results(name: str) -> None:
 def test_unknown_roles_are_refused(name: str) -> None:
     with pytest.raises(TemplateError, match="wizard"):
         render(name, [{"role": "wizard", "content": "?"}])
+
+
+@pytest.mark.parametrize("text", ["你好", "Be  brief.\n", " two blanks", "\n\ncode", "▁", "12\t3"])
+def test_the_blank_in_chatglm3_stands_for_a_text_encoded_alone(shared_data: Path, text: str) -> None:
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(shared_data / "chatglm3-tokenizer.model"))
+    assert model.encode("\n") == [30910, 13]
+    prompt = render("chatglm3", [{"role": "user", "content": text}])
+    run = prompt.removeprefix("[gMASK]<sop><|user|>").removesuffix("<|assistant|>")
+    assert model.encode(run) == model.encode("\n") + model.encode(text)

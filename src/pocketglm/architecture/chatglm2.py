@@ -15,7 +15,6 @@ TOKENIZER = TokenizerQuirks(
     file="tokenizer.model",
     appended_tokens=("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"),
     prefix_tokens=("[gMASK]", "<sop>"),
-    space_every_run=True,
 )
 """After 64789 pieces: [MASK] is 64789 and <eop> 64793. Upstream calls the last two `sop` and `eop`; in
 brackets they cannot be mistaken for letters of a text."""

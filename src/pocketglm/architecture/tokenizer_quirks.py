@@ -15,7 +15,8 @@ class TokenizerQuirks:
     """How to turn a family's tokenizer files into `tokenizer.json`.
 
     The defaults fit every family whose files are complete (a `tokenizer.json`, a plain SentencePiece
-    model, or a GGUF vocabulary).
+    model, or a GGUF vocabulary). Each run of text between special tokens is encoded as SentencePiece
+    encodes it alone, its leading "▁" included: the templates count on that.
 
     kind                 "files": convert what the checkpoint has, as it stands. "sentencepiece" or
                          "tiktoken": `file` must be converted, even beside a `tokenizer.json`.
@@ -26,8 +27,6 @@ class TokenizerQuirks:
     suffix_tokens        has them already, so it is encoded with `add_special_tokens=False`.
     replacements         literal replacements in the text before SentencePiece sees it, in order; decoding
                          undoes them.
-    space_every_run      each run of text between special tokens starts with the dummy "▁", not only
-                         the first one in the text.
     pattern              tiktoken's splitting pattern.
     dropped_rows         vocabulary rows dropped from the front of the checkpoint: a package's token id
                          is the checkpoint's less this number. `file` counts from the package's ids.
@@ -40,6 +39,5 @@ class TokenizerQuirks:
     prefix_tokens: tuple[str, ...] = ()
     suffix_tokens: tuple[str, ...] = ()
     replacements: tuple[tuple[str, str], ...] = ()
-    space_every_run: bool = False
     pattern: str | None = None
     dropped_rows: int = 0
