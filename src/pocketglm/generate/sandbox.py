@@ -115,7 +115,7 @@ class _Meter(NodeTransformer):
 
 
 def _filter(node: nodes.Node, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None)  # type: ignore[arg-type]
+    return nodes.Filter(node, name, [], [], None, None)
 
 
 def _counted(items: Iterable[Any]) -> Iterator[Any]:

@@ -26,6 +26,17 @@ from pocketglm.errors import CheckpointError, UnsupportedModelError
 SPACE = "▁"
 """U+2581, which stands for a blank inside pieces."""
 
+MAX_BLANKS = 1 << 16
+"""More than any text starts with: SentencePiece drops all of them where it removes extra blanks."""
+
+CLUSTER_END = "\U000e0002"
+"""An unassigned code point of the grapheme class Control; no text has it."""
+
+_LONE_CHARACTERS = (
+    r"\x00-\x7f\u3001-\u3029\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e"
+)
+"""The most used characters among those that never join the cluster of the one before."""
+
 
 class PieceKind(IntEnum):
     """SentencePiece's piece types, by their number in the file; GGUF uses the same."""
@@ -184,13 +195,27 @@ def _inside_special(model: SentencePieceModel, special: set[str]) -> str:
 
 def _normalizers(model: SentencePieceModel, around: Surroundings, symbols: Sequence[str]) -> list[doc.Json]:
     steps = [doc.replace(old, new) for old, new in around.replacements]
-    if model.characters_map:
-        charsmap = base64.b64encode(model.characters_map).decode("ascii")
-        steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
+    steps += _character_normalizers(model.characters_map) if model.characters_map else []
     if model.remove_extra_spaces:
-        steps += [doc.replace_regex(r"\A +| +\z", ""), doc.replace_regex(" {2,}", " ")]
+        steps += [doc.replace_regex(rf"\A +|[ {SPACE}]+\z", ""), doc.replace_regex(" {2,}", " ")]
     prefix = [_dummy_prefix(symbols)] if model.dummy_prefix else []
     return [*steps, *prefix, doc.replace(" ", SPACE)]
+
+
+def _character_normalizers(characters_map: bytes) -> list[doc.Json]:
+    """SentencePiece's precompiled NFKC rules.
+
+    The library applies the rules to whole grapheme clusters and loses characters where a rule covers
+    only the cluster's start. So canonical sequences are composed first, then a mark that always ends a
+    cluster is put between all characters that could join one, and taken out afterwards.
+    """
+    return [
+        {"type": "NFC"},
+        doc.replace_regex(rf"(?<=\r)(?=\n)|(?<=[\s\S])(?=[^{_LONE_CHARACTERS}])", CLUSTER_END),
+        {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(characters_map).decode("ascii")},
+        doc.replace(CLUSTER_END, ""),
+        {"type": "NFC"},
+    ]
 
 
 def _dummy_prefix(symbols: Sequence[str]) -> doc.Json:
@@ -208,7 +233,8 @@ def _decoders(model: SentencePieceModel, around: Surroundings) -> list[doc.Json]
     steps = [doc.replace(SPACE, " "), *(doc.replace(new, old) for old, new in reversed(around.replacements))]
     steps += [{"type": "ByteFallback"}] if model.byte_fallback else []
     steps.append({"type": "Fuse"})
-    steps += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if model.dummy_prefix else []
+    blanks = MAX_BLANKS if model.remove_extra_spaces else int(model.dummy_prefix)
+    steps += [{"type": "Strip", "content": " ", "start": blanks, "stop": 0}] if blanks else []
     return steps
 
 
