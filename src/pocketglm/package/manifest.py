@@ -74,7 +74,7 @@ class Manifest:
         try:
             spec = ModelSpec.from_dict(_object(data.get("model"), "model"))
             dtype = _object(data.get("embedding"), "embedding").get("dtype")
-            if dtype not in EMBEDDING_BYTES:
+            if not isinstance(dtype, str) or dtype not in EMBEDDING_BYTES:
                 raise InputError(f"embedding dtype is {dtype!r}, expected bfloat16 or float32")
             manifest = cls(
                 spec=spec,
