@@ -48,7 +48,10 @@ def frequencies(rotary: RotarySpec) -> Float32:
     """Radians a position, for each pair of dimensions of one axis: float32 [pairs]."""
     size = rotary.dimensions // rotary.axes
     exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
-    inverse: Float32 = np.float32(1) / np.power(np.float32(rotary.base), exponents)
+    # The power is rounded once, to float32, as the models were trained with: an ulp more or less in a
+    # frequency grows with the position. The C libraries' float32 powers differ among themselves.
+    powers: Float32 = np.power(rotary.base, exponents.astype(np.float64)).astype(np.float32)
+    inverse = np.float32(1) / powers
     if rotary.scaling is not None:
         inverse = _scale(inverse, rotary.scaling)
     rounded: Float32 = inverse.astype(rotary.frequency_dtype).astype(np.float32)
