@@ -30,7 +30,8 @@ MAX_BLANKS = 1 << 16
 """More than any text starts with: SentencePiece drops all of them where it removes extra blanks."""
 
 CLUSTER_END = "\U000e0002"
-"""An unassigned code point of the grapheme class Control; no text has it."""
+TEXT_START = "\U000e0003"
+"""Unassigned code points of the grapheme class Control, which no text has, as marks between two steps."""
 
 _LONE_CHARACTERS = (
     r"\x00-\x7f\u3001-\u3029\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e"
@@ -144,7 +145,7 @@ def _bpe(model: SentencePieceModel, vocab: dict[str, int], special: set[str], wh
         p.text: -p.score for p in model.pieces if p.kind is PieceKind.NORMAL and p.text not in special
     }
     unused = {p.text: -p.score for p in model.pieces if p.kind is PieceKind.UNUSED}
-    if any(
+    if unused and any(
         first in mergeable and second in mergeable
         for first, second in recover_merges(mergeable | unused)
         if first + second in unused
@@ -194,12 +195,25 @@ def _inside_special(model: SentencePieceModel, special: set[str]) -> str:
 
 
 def _normalizers(model: SentencePieceModel, around: Surroundings, symbols: Sequence[str]) -> list[doc.Json]:
-    steps = [doc.replace(old, new) for old, new in around.replacements]
+    """SentencePiece's steps before its search, the family's replacements first.
+
+    The library normalizes the symbols' own texts too before it looks for them in a normalized text.
+    They must not get the dummy prefix, so it is decided on before anything becomes a symbol: a mark
+    stands for it in between.
+    """
+    marked = model.dummy_prefix and bool(symbols)
+    alone = "|".join(re.escape(text) for text in symbols)
+    steps = [doc.replace_regex(rf"\A(?=[\s\S])(?!(?:{alone})\z)", TEXT_START)] if marked else []
+    steps += [doc.replace(old, new) for old, new in around.replacements]
     steps += _character_normalizers(model.characters_map) if model.characters_map else []
     if model.remove_extra_spaces:
-        steps += [doc.replace_regex(rf"\A +|[ {SPACE}]+\z", ""), doc.replace_regex(" {2,}", " ")]
-    prefix = [_dummy_prefix(symbols)] if model.dummy_prefix else []
-    return [*steps, *prefix, doc.replace(" ", SPACE)]
+        blanks = rf"(?<=\A{TEXT_START}) +|\A +|[ {SPACE}]+\z"
+        steps += [doc.replace_regex(blanks, ""), doc.replace_regex(" {2,}", " ")]
+    if marked:
+        steps += [doc.replace_regex(rf"\A{TEXT_START}(?=[\s\S])", SPACE), doc.replace(TEXT_START, "")]
+    elif model.dummy_prefix:
+        steps.append({"type": "Prepend", "prepend": SPACE})
+    return [*steps, doc.replace(" ", SPACE)]
 
 
 def _character_normalizers(characters_map: bytes) -> list[doc.Json]:
@@ -216,17 +230,6 @@ def _character_normalizers(characters_map: bytes) -> list[doc.Json]:
         doc.replace(CLUSTER_END, ""),
         {"type": "NFC"},
     ]
-
-
-def _dummy_prefix(symbols: Sequence[str]) -> doc.Json:
-    """Puts a blank before the text, but not before a symbol's own spelling.
-
-    The library normalizes the symbols too before it looks for them in the normalized text.
-    """
-    if not symbols:
-        return {"type": "Prepend", "prepend": SPACE}
-    alone = "|".join(re.escape(text) for text in symbols)
-    return doc.replace_regex(rf"\A(?=[\s\S])(?!(?:{alone})\z)", SPACE)
 
 
 def _decoders(model: SentencePieceModel, around: Surroundings) -> list[doc.Json]:
