@@ -31,7 +31,8 @@ def test_running_imports_nothing_of_the_converting_half(causal_path: Path) -> No
         "import sys, pocketglm\n"
         f"with pocketglm.load({str(causal_path)!r}, 'reference') as model:\n"
         "    model.chat([{'role': 'user', 'content': 'hi'}], max_new_tokens=2)\n"
-        "parts = ('pocketglm.checkpoint', 'pocketglm.convert', 'torch', 'transformers', 'gguf', 'sentencepiece')\n"
+        "parts = ('pocketglm.checkpoint', 'pocketglm.convert', 'torch', 'transformers', 'gguf', "
+        "'sentencepiece')\n"
         "print([m for m in sys.modules if m.startswith(parts)])"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

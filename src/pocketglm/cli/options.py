@@ -1,0 +1,85 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pocketglm.cli.sizes import parse_size
+from pocketglm.errors import InputError
+
+ENGINES = ("reference",)
+"""Checked again where engines are registered; listed here so that `--help` imports no engine."""
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except InputError as error:
+        raise typer.BadParameter(f"{error} ({error.hint})" if error.hint else str(error)) from None
+
+
+PackageArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A package made by `pocketglm convert`.")
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="NAME", help="Engine to run on; the best there is if left out."),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads to compute with; the engine's choice if left out."),
+]
+MemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--memory", parser=_size, metavar="SIZE", help="Memory the engine may use, such as 2GiB or 800MiB."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MaxTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", min=0, help="Most tokens of an answer; to the end of the context if left out."
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", min=0, help="0: always the most probable token. The model's own setting if left out."
+    ),
+]
+TopKOption = Annotated[
+    int | None, typer.Option("--top-k", min=0, help="Draw from the K most probable tokens; 0: from all.")
+]
+TopPOption = Annotated[
+    float | None,
+    typer.Option("--top-p", min=0, max=1, help="Draw from the most probable tokens that reach P together."),
+]
+MinPOption = Annotated[
+    float | None,
+    typer.Option("--min-p", min=0, max=1, help="Draw from tokens at least P times as probable as the first."),
+]
+RepetitionOption = Annotated[
+    float | None, typer.Option("--repetition-penalty", help="Above 1: avoid tokens of prompt and answer.")
+]
+PresenceOption = Annotated[
+    float | None, typer.Option("--presence-penalty", help="Above 0: avoid tokens of the answer.")
+]
+FrequencyOption = Annotated[
+    float | None,
+    typer.Option("--frequency-penalty", help="Above 0: avoid tokens by how often the answer has them."),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Makes sampling repeatable.")]
+StopOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop", metavar="TEXT", help="End the answer before this text. May be given several times."
+    ),
+]
+IgnoreEndOption = Annotated[bool, typer.Option("--ignore-eos", help="Go on past the model's end tokens.")]
+SystemOption = Annotated[
+    str | None, typer.Option("--system", metavar="TEXT", help="System prompt, for models that take one.")
+]
