@@ -74,8 +74,9 @@ class Tokenizer:
         tokenizer = self._special if allow_special else self._plain
         try:
             return list(tokenizer.encode(_without_surrogates(text), add_special_tokens=prompt).ids)
-        except Exception as error:  # the library raises bare Exception
-            raise InputError(f"the text cannot be encoded: {error}") from error
+        except BaseException as error:
+            _reraise_unless_library(error)
+            raise InputError(f"the text cannot be encoded: {error}") from None
 
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of token ids; bytes that are no UTF-8 become U+FFFD."""
@@ -131,13 +132,18 @@ def _build(text: str, where: str) -> Any:
 
     try:
         library = Library.from_str(text)
-    except BaseException as error:  # a panic in the library is no Exception
-        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
-            raise
+    except BaseException as error:
+        _reraise_unless_library(error)
         raise PackageError(f"the tokenizers library cannot read it: {error}", where=where) from None
     library.no_truncation()
     library.no_padding()
     return library
+
+
+def _reraise_unless_library(error: BaseException) -> None:
+    """Pass on what the tokenizers library did not raise. Its panics are no `Exception`s."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)):
+        raise error
 
 
 def _without_surrogates(text: str) -> str:

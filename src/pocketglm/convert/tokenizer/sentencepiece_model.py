@@ -203,7 +203,10 @@ def _normalizers(model: SentencePieceModel, around: Surroundings, symbols: Seque
     """
     marked = model.dummy_prefix and bool(symbols)
     alone = "|".join(re.escape(text) for text in symbols)
-    steps = [doc.replace_regex(rf"\A(?=[\s\S])(?!(?:{alone})\z)", TEXT_START)] if marked else []
+    steps: list[doc.Json] = []
+    if marked:
+        steps.append({"type": "Prepend", "prepend": TEXT_START})  # to any text but the empty one
+        steps.append(doc.replace_regex(rf"\A{TEXT_START}(?=(?:{alone})\z)", ""))
     steps += [doc.replace(old, new) for old, new in around.replacements]
     steps += _character_normalizers(model.characters_map) if model.characters_map else []
     if model.remove_extra_spaces:
