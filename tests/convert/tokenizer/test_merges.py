@@ -18,11 +18,7 @@ def merge_by_rank(text: str, ranks: dict[str, int]) -> list[str]:
     """SentencePiece's and tiktoken's rule: the best adjacent pair first, the leftmost of equals."""
     parts = list(text)
     while True:
-        found = [
-            (ranks[a + b], i)
-            for i, (a, b) in enumerate(pairwise(parts))
-            if a + b in ranks
-        ]
+        found = [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]
         if not found:
             return parts
         _, i = min(found)

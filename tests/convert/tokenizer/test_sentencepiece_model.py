@@ -215,3 +215,26 @@ def test_a_text_that_stands_twice_is_refused(identity_model: Path) -> None:
 def test_a_missing_prefix_token_is_refused(identity_model: Path) -> None:
     with pytest.raises(CheckpointError, match=r"lacks \[nothing\]"):
         build_sentencepiece(read_sentencepiece(identity_model), Surroundings(prefix=("[nothing]",)), "here")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_chatglm_6b_rules_with_a_character_map(tmp_path: Path, kind: str) -> None:
+    """Its vocabulary has no full-width comma: the real model changes characters, as this one does."""
+    path = train_sentencepiece(
+        tmp_path / "m.model",
+        kind,
+        900,
+        byte_fallback=True,
+        user_defined_symbols=[*SYMBOLS, *MASKS],
+        character_coverage=0.99,
+    )
+    around = Surroundings(special=frozenset(MASKS), replacements=REPLACEMENTS)
+    ours, theirs = convert(path, around), upstream(path)
+    for text in [*MIXED_TEXTS[:-1], *random_texts(200), "\n", "\t", "  ", "\n你好", " \n"]:
+        if any(mask in text for mask in MASKS) or "--" in text or "==" in text:
+            continue
+        prepared = composed = unicodedata.normalize("NFC", text)
+        for old, new in REPLACEMENTS:
+            prepared = prepared.replace(old, new)
+        assert ours.encode(composed) == theirs.encode(prepared)
+    assert ours.decode(ours.encode("你好，世界")) == "你好,世界"
