@@ -42,6 +42,8 @@ def test_a_read_past_the_end_says_what_is_missing(tmp_path: Path) -> None:
         data.read(2, 8, "header")
     with pytest.raises(CheckpointError, match="cut short"):
         data.read(1 << 62, 1 << 62)
+    with pytest.raises(CheckpointError, match="cut short"):
+        data.read(-(1 << 70), 1)
     data.close()
 
 

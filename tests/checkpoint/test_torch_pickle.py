@@ -133,6 +133,7 @@ def test_calls_are_refused_by_name(tmp_path: Path, protocol: int, value: Any, as
             b"ctorch\n_utils._rebuild_tensor_v2.__globals__\n.",
             "asks for torch._utils._rebuild_tensor_v2.__globals__",
         ),
+        (b"cos\\o\nsystem\n.", r"asks for os\\o\.system"),
         (b"ctorch.storage\nUntypedStorage\n.", "asks for torch.storage.UntypedStorage"),
         (b"(" + text("id") + b"ios\nsystem\n.", "instruction INST for os.system"),
         (b"(cos\nsystem\n" + text("id") + b"o.", "asks for os.system"),

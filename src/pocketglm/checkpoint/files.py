@@ -53,8 +53,8 @@ class DataFile:
 
     def read(self, offset: int, count: int, what: str = "data") -> bytes:
         """`count` bytes from `offset`. The count is checked against the file before memory is taken."""
-        if count > self.size - offset:
-            found = max(0, self.size - offset)
+        if offset < 0 or count > self.size - offset:
+            found = 0 if offset < 0 else max(0, self.size - offset)
             raise CheckpointError(
                 f"{what} is cut short: expected {count} bytes at offset {offset}, found {found}",
                 where=self.path,

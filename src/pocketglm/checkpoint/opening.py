@@ -28,6 +28,10 @@ _READERS: dict[str, Callable[[DataFile], dict[str, Placement]]] = {
     "torch": read_torch,
 }
 
+_USUAL_NAMES: tuple[tuple[Format, str], ...] = (
+    ("safetensors", "model.safetensors"),
+    ("torch", "pytorch_model.bin"),
+)
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\.(safetensors|bin)")
 
 
@@ -75,11 +79,11 @@ def find_weights(path: Path) -> Weights:
     """The weights at `path`. In a directory, safetensors come before torch files, those before GGUF."""
     if not path.is_dir():
         return _weights_file(path)
-    for format_, single in (("safetensors", "model.safetensors"), ("torch", "pytorch_model.bin")):
+    for format_, single in _USUAL_NAMES:
         if (path / single).is_file():
-            return Weights(format_, path / single)  # type: ignore[arg-type]
+            return Weights(format_, path / single)
         if (path / f"{single}.index.json").is_file():
-            return Weights(format_, path / f"{single}.index.json", sharded=True)  # type: ignore[arg-type]
+            return Weights(format_, path / f"{single}.index.json", sharded=True)
     return _only_weights(path)
 
 

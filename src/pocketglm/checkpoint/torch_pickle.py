@@ -10,6 +10,7 @@ C implementation take gigabytes (a memo index of 2^31, a byte string that claims
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -98,12 +99,17 @@ class _Machine:
     def run(self, pickled: bytes) -> Any:
         """The value the pickle leaves on the stack."""
         try:
-            for opcode, argument, _ in pickletools.genops(pickled):
-                if opcode.name == "STOP":
-                    return self._pop()
-                self._step(opcode.name, argument)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # pickletools, on a backslash in a name
+                return self._run(pickled)
         except (ValueError, IndexError, OverflowError) as error:  # genops on cut or damaged input
             raise self._damaged(str(error)) from error
+
+    def _run(self, pickled: bytes) -> Any:
+        for opcode, argument, _ in pickletools.genops(pickled):
+            if opcode.name == "STOP":
+                return self._pop()
+            self._step(opcode.name, argument)
         raise self._damaged("no end")
 
     def _step(self, name: str, argument: Any) -> None:
