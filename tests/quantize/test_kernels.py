@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from pocketglm.quantize import native, reference
 from pocketglm.quantize.formats import WeightFormat
-from pocketglm.quantize.rows import _stored_importance
+from pocketglm.quantize.rows import stored_importance
 
 ROWS = 3
 FORMATS = [
@@ -43,7 +43,7 @@ def with_isa(function, isa):
 
 
 def assert_same_bytes(weights, fmt, importance=None):
-    importance = _stored_importance(importance, weights.shape[1], fmt)
+    importance = stored_importance(importance, weights.shape[1], fmt)
     expected = outputs(weights, importance, fmt, reference.quantize, reference.dequantize)
     for isa in native.isa_names():
         kernels = (with_isa(native.quantize, isa), with_isa(native.dequantize, isa))

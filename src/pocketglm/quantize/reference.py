@@ -41,7 +41,8 @@ def code_limits(bits: int, symmetric: bool) -> tuple[np.float32, np.float32]:
 def round_codes(offset: Float32, inverse: Float32, low: np.float32, high: np.float32) -> Float32:
     """Codes, as floats, of weights that lie `offset` above the zero."""
     code = (offset * inverse + ROUND) - ROUND
-    return np.minimum(np.maximum(code, low), high)
+    clamped: Float32 = np.minimum(np.maximum(code, low), high)
+    return clamped
 
 
 def _half(value: Float32) -> Float32:

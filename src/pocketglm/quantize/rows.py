@@ -45,7 +45,7 @@ def quantize_rows(weights: Float32, fmt: WeightFormat, importance: Float32 | Non
     alpha = np.empty((rows, groups, 1 if fmt.symmetric else 2), np.float16)
     native.quantize(
         weights,
-        _stored_importance(importance, inputs, fmt),
+        stored_importance(importance, inputs, fmt),
         fmt.bits,
         fmt.group_size(inputs),
         fmt.symmetric,
@@ -99,7 +99,7 @@ def _check_stored(quantized: QuantizedRows, fmt: WeightFormat, rows: int, inputs
         raise InputError(f"alpha is {alpha.dtype} {alpha.shape}, expected float16 {expected_alpha}")
 
 
-def _stored_importance(importance: Float32 | None, inputs: int, fmt: WeightFormat) -> Float32 | None:
+def stored_importance(importance: Float32 | None, inputs: int, fmt: WeightFormat) -> Float32 | None:
     """Importance [stored inputs] as the kernels take it: 0 in the padding, at most 1 in each group.
 
     A group whose importances are all 0 is fitted as if they were equal.
