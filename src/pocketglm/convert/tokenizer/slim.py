@@ -92,14 +92,21 @@ def close_kept_tokens(tokenizer_json: str, kept: Iterable[int]) -> list[int]:
 
 
 def _needed_anyway(tokenizer: doc.Json, vocab: dict[str, int]) -> set[int]:
-    """Byte tokens, the unknown token, and the worst unigram piece, which sets the cost of unknown text."""
+    """Tokens that every text may need.
+
+    Those are the byte tokens, the unknown token, what decoding turns into something else (the blank, line
+    breaks; spelled in bytes they would not come back), and the worst unigram piece, which sets the cost of
+    unknown text.
+    """
     model = tokenizer["model"]
-    letters = (
-        set(byte_characters().values())
-        if (tokenizer.get("decoder") or {}).get("type") == "ByteLevel"
-        else set()
-    )
-    needed = {i for text, i in vocab.items() if text in letters or _BYTE_TOKEN.match(text)}
+    decoder = tokenizer.get("decoder") or {}
+    replaced = {
+        step["pattern"].get("String") for step in decoder.get("decoders", [decoder]) if "pattern" in step
+    }
+    replaced |= {step["replacement"] for step in decoder.get("decoders", [decoder]) if "replacement" in step}
+    if decoder.get("type") == "ByteLevel":
+        replaced |= set(byte_characters().values())
+    needed = {i for text, i in vocab.items() if text in replaced or _BYTE_TOKEN.match(text)}
     if model["type"] == "Unigram":
         needed.add(min(range(len(model["vocab"])), key=lambda i: model["vocab"][i][1]))
         return needed if model["unk_id"] is None else needed | {model["unk_id"]}

@@ -1,12 +1,11 @@
-"""Which files a tokenizer and a chat template come from.
+"""Which of a checkpoint's files its tokenizer comes from.
 
-Enters: a checkpoint and its architecture. Leaves: the text of `tokenizer.json` and of
-`chat_template.jinja`, or None where the checkpoint has neither file nor metadata for them.
+Enters: a checkpoint and its architecture. Leaves: the text of `tokenizer.json`, whole or slim, or None
+where the checkpoint has no tokenizer.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -198,34 +197,3 @@ def _check_ids(text: str, tokenizer: doc.Json, where: Path) -> None:
                 f"added token {token['content']!r} would get the id {found}, expected {token['id']}",
                 where=where,
             )
-
-
-def chat_template_of(checkpoint: Checkpoint, architecture: Architecture) -> str | None:
-    """The chat template: the family's own, else the checkpoint's, else None."""
-    if architecture.template is not None:
-        return architecture.template
-    if checkpoint.format == "gguf":
-        template = checkpoint.metadata.get("tokenizer.chat_template")
-        return None if template is None else str(template)
-    path = checkpoint.directory / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot be read: {error}", where=path) from None
-    return _template_in_settings(_settings(checkpoint.directory), checkpoint.directory)
-
-
-def _template_in_settings(settings: dict[str, Any], directory: Path) -> str | None:
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        named = {
-            str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)
-        }
-        template = named.get("default", next(iter(named.values()), None))
-    if template is not None and not isinstance(template, str):
-        raise CheckpointError(
-            f"chat_template is {json.dumps(template)[:60]}, expected text",
-            where=directory / "tokenizer_config.json",
-        )
-    return template
