@@ -200,6 +200,9 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         metered: nodes.Template = _Meter().visit(tree)
         return metered
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Not wrapped, so that `is_safe_attribute` decides about `format` too."""
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, str) and attr in _UNSAFE_STRING_METHODS:
             return False
