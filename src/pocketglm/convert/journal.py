@@ -46,11 +46,15 @@ class Journal:
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         journal._take_lock()
-        if (directory / JOURNAL_FILE).exists() and not overwrite:
-            journal._load(resume)
-        else:
-            journal._clear()
-            journal._save()
+        try:
+            if (directory / JOURNAL_FILE).exists() and not overwrite:
+                journal._load(resume)
+            else:
+                journal._clear()
+                journal._save()
+        except BaseException:
+            journal.release()
+            raise
         return journal
 
     def finished(self, name: str) -> FileEntry | None:
