@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generate.test_tokenizer import SPECIAL
 from pocketglm.errors import InputError, PackageError
 from pocketglm.generate.detokenizer import byte_characters
 from pocketglm.generate.template import ChatTemplate
 from pocketglm.generate.tokenizer import Tokenizer
 
+SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>' + '\n' }}"

@@ -25,7 +25,7 @@ from jinja2.visitor import NodeTransformer
 MAX_SOURCE = 1 << 20
 MAX_TEXT = 1 << 23
 """Characters of any text a template makes: eight times the longest context in use, at a token each."""
-MAX_STEPS = 1_000_000
+MAX_STEPS = 250_000
 MAX_SECONDS = 10.0
 MAX_INTEGER_BITS = 4096
 

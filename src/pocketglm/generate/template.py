@@ -112,7 +112,11 @@ class ChatTemplate:
         return list(self._encode_runs(text, pattern, mark))
 
     def _encode_runs(self, text: str, pattern: re.Pattern[str], mark: str) -> Iterator[int]:
-        """Ids of rendered text whose messages had their special texts broken by `mark`."""
+        """Ids of rendered text whose messages had their special texts broken by `mark`.
+
+        Every run between special tokens is encoded alone. That equals encoding the whole, except for
+        tokenizers that put a dummy blank before the first run only.
+        """
         special = self._tokenizer.special_tokens
         start, strip_next = 0, False
         for match in [*pattern.finditer(text), None]:

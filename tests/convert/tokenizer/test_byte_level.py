@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 
 import pytest
 import tiktoken
 from hypothesis import given, settings
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
-from tokenizers import Tokenizer as Library
 
-from convert.tokenizer.samples import MIXED_TEXTS, TEXTS, corpus, random_texts
+from convert.tokenizer.samples import MIXED_TEXTS, TEXTS, random_texts
+from convert.tokenizer.vocabularies import PATTERNS, trained, trained_ranks, write_ranks, write_slow_files
 from pocketglm.convert.tokenizer import document as doc
 from pocketglm.convert.tokenizer.byte_level import (
     DIGITS_RULE,
@@ -29,36 +27,9 @@ from pocketglm.errors import CheckpointError, UnsupportedModelError
 from pocketglm.generate.detokenizer import byte_characters
 from pocketglm.generate.tokenizer import Tokenizer
 
-BYTE_OF = {character: byte for byte, character in byte_characters().items()}
 SPECIAL = ("<|endoftext|>", "[MASK]", "[gMASK]", "<sop>", "<|user|>")
 
 
-def trained(pattern: str, size: int = 900) -> Library:
-    """A byte-level BPE tokenizer trained on our own texts."""
-    library = Library(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
-    library.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    library.train_from_iterator(
-        corpus(), trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    )
-    return library
-
-
-def trained_ranks(pattern: str) -> dict[bytes, int]:
-    vocab = trained(pattern).get_vocab()
-    return {bytes(BYTE_OF[c] for c in token): rank for token, rank in vocab.items()}
-
-
-def write_ranks(path: Path, ranks: dict[bytes, int]) -> Path:
-    lines = [base64.b64encode(token).decode() + f" {rank}\n" for token, rank in ranks.items()]
-    path.write_text("".join(lines), encoding="ascii")
-    return path
-
-
-PATTERNS = {"GLM-4": GROUPED_DIGITS, "Qwen": SINGLE_DIGITS}
 RANKS = {name: trained_ranks(pattern) for name, pattern in PATTERNS.items()}
 OURS = {
     name: Tokenizer.from_json(doc.to_text(build_tiktoken(RANKS[name], pattern, SPECIAL)))
@@ -119,15 +90,6 @@ def test_damaged_tiktoken_files(tmp_path: Path, content: str, message: str) -> N
     path.write_text(content)
     with pytest.raises(CheckpointError, match=message):
         read_tiktoken(path)
-
-
-def write_slow_files(directory: Path, library: Library, **config: object) -> None:
-    """`vocab.json`, `merges.txt` and the configuration, as GPT-2 and Qwen ship them."""
-    model = json.loads(library.to_str())["model"]
-    directory.joinpath("vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
-    merges = "\n".join(" ".join(pair) for pair in model["merges"])
-    directory.joinpath("merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
-    directory.joinpath("tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convert.tokenizer.samples import MIXED_TEXTS, random_texts, train_sentencepiece
-from convert.tokenizer.test_byte_level import trained
-from convert.tokenizer.test_sentencepiece_model import convert, upstream
+from convert.tokenizer.vocabularies import byte_level_metadata, convert, upstream
 from pocketglm.convert.tokenizer import document as doc
-from pocketglm.convert.tokenizer.byte_level import GGUF_RULES, SINGLE_DIGITS
+from pocketglm.convert.tokenizer.byte_level import GGUF_RULES
 from pocketglm.convert.tokenizer.gguf_vocabulary import build_gguf
 from pocketglm.convert.tokenizer.sentencepiece_model import Surroundings, read_sentencepiece
 from pocketglm.errors import CheckpointError, UnsupportedModelError
 from pocketglm.generate.tokenizer import Tokenizer
-
-
-def byte_level_metadata(**changes: Any) -> dict[str, Any]:
-    model = json.loads(trained(SINGLE_DIGITS).to_str())["model"]
-    tokens = [*model["vocab"], "<|im_end|>", "<think>"]
-    metadata = {
-        "model": "gpt2",
-        "pre": "qwen2",
-        "tokens": tokens,
-        "token_type": [1] * (len(tokens) - 2) + [3, 4],
-        "merges": [" ".join(pair) for pair in model["merges"]],
-        "bos_token_id": 7,
-        **changes,
-    }
-    return {f"tokenizer.ggml.{name}": value for name, value in metadata.items() if value is not None}
 
 
 def tokenizer(metadata: dict[str, Any]) -> Tokenizer:

@@ -11,10 +11,12 @@ import sentencepiece
 from hypothesis import given, settings
 
 from convert.tokenizer.samples import MIXED_TEXTS, TEXTS, random_texts, train_sentencepiece
+from convert.tokenizer.vocabularies import convert, upstream
 from pocketglm.convert.tokenizer import document as doc
 from pocketglm.convert.tokenizer.sentencepiece_model import (
     Piece,
     PieceKind,
+    SentencePieceModel,
     Surroundings,
     build_sentencepiece,
     read_sentencepiece,
@@ -29,15 +31,6 @@ REPLACEMENTS = (
     ("\t", "<|tab|>"),
     *((" " * n, f"<|blank_{n}|>") for n in range(80, 1, -1)),
 )
-
-
-def convert(path: Path, around: Surroundings | None = None) -> Tokenizer:
-    model = read_sentencepiece(path)
-    return Tokenizer.from_json(doc.to_text(build_sentencepiece(model, around or Surroundings(), path)))
-
-
-def upstream(path: Path) -> sentencepiece.SentencePieceProcessor:
-    return sentencepiece.SentencePieceProcessor(model_file=str(path))
 
 
 @pytest.mark.parametrize("name", ["chatglm3-tokenizer.model", "stories260k/tokenizer.model"])
@@ -238,3 +231,34 @@ def test_chatglm_6b_rules_with_a_character_map(tmp_path: Path, kind: str) -> Non
             prepared = prepared.replace(old, new)
         assert ours.encode(composed) == theirs.encode(prepared)
     assert ours.decode(ours.encode("你好，世界")) == "你好,世界"
+
+
+def test_chatglm_6b_vocabulary(shared_data: Path) -> None:
+    """The real 130344 pieces, with made-up scores that prefer few pieces: the ids are the real ones."""
+    lines = (
+        (shared_data / "chatglm-6b-slim-vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    )
+    control = {"<s>", "</s>", "<pad>"}
+
+    def kind(text: str) -> PieceKind:
+        if text.startswith("<0x"):
+            return PieceKind.BYTE
+        if text in control:
+            return PieceKind.CONTROL
+        if text in SYMBOLS or text in MASKS:
+            return PieceKind.USER_DEFINED
+        return PieceKind.UNKNOWN if text == "<unk>" else PieceKind.NORMAL
+
+    pieces = tuple(Piece(text, -10 - i * 1e-5, kind(text)) for i, text in enumerate(lines))
+    model = SentencePieceModel(
+        "unigram", pieces, byte_fallback=True, dummy_prefix=True, remove_extra_spaces=False
+    )
+    around = Surroundings(special=frozenset(MASKS), suffix=("[gMASK]", "<sop>"), replacements=REPLACEMENTS)
+    tokenizer = Tokenizer.from_json(doc.to_text(build_sentencepiece(model, around, "slim")))
+    assert tokenizer.vocab_size == len(lines) == 130344
+    assert tokenizer.encode("你好", prompt=True) == [5, 74874, 130001, 130004]
+    assert tokenizer.encode("\n\t" + " " * 2 + "a" + " " * 80)[1:4] == [4, 130008, 130009]
+    assert tokenizer.encode("a" + " " * 80)[-1] == 130087
+    assert tokenizer.encode("\U000f0000")[1:] == [130088 + byte for byte in "\U000f0000".encode()]
+    for text in [t for t in MIXED_TEXTS if "<n>" not in t]:
+        assert tokenizer.decode(tokenizer.encode(text)) == text.replace("▁", " ")

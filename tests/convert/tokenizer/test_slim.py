@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.tokenizer.samples import MIXED_TEXTS, TEXTS, random_texts, train_sentencepiece
-from convert.tokenizer.test_byte_level import SPECIAL, trained_ranks
+from convert.tokenizer.vocabularies import trained_ranks
 from pocketglm.convert.tokenizer import document as doc
 from pocketglm.convert.tokenizer.byte_level import GROUPED_DIGITS, build_tiktoken
 from pocketglm.convert.tokenizer.sentencepiece_model import (
@@ -51,7 +51,11 @@ def sentencepiece_json(directory: Path, kind: str) -> str:
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "tiktoken":
         ranks = trained_ranks(GROUPED_DIGITS)
-        return Whole(doc.to_text(build_tiktoken(ranks, GROUPED_DIGITS, SPECIAL)))
+        return Whole(
+            doc.to_text(
+                build_tiktoken(ranks, GROUPED_DIGITS, ("<|endoftext|>", "[gMASK]", "<sop>", "<|user|>"))
+            )
+        )
     return Whole(sentencepiece_json(tmp_path_factory.mktemp("model"), request.param))
 
 

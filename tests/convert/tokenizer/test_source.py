@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 
 from convert.tokenizer.samples import MIXED_TEXTS, train_sentencepiece
-from convert.tokenizer.test_byte_level import PATTERNS, RANKS, trained, write_ranks, write_slow_files
-from convert.tokenizer.test_gguf_vocabulary import byte_level_metadata
-from convert.tokenizer.test_sentencepiece_model import upstream
+from convert.tokenizer.vocabularies import (
+    PATTERNS,
+    byte_level_metadata,
+    trained,
+    trained_ranks,
+    upstream,
+    write_ranks,
+    write_slow_files,
+)
 from pocketglm.architecture.tokenizer_quirks import TokenizerQuirks
 from pocketglm.checkpoint import open_checkpoint
 from pocketglm.convert.tokenizer import chat_template_of, close_kept_tokens, convert_tokenizer
@@ -76,7 +82,7 @@ def test_the_family_names_its_file(tmp_path: Path) -> None:
 
 
 def test_tiktoken_of_a_family(tmp_path: Path) -> None:
-    write_ranks(tmp_path / "tokenizer.model", RANKS["GLM-4"])
+    write_ranks(tmp_path / "tokenizer.model", trained_ranks(PATTERNS["GLM-4"]))
     tokenizer = converted(
         tmp_path,
         kind="tiktoken",

@@ -130,11 +130,11 @@ def vocabulary(tokenizer: Json) -> dict[str, int]:
 
 def unique_ids(tokens: Sequence[str], where: object) -> dict[str, int]:
     """Token ids by text. Raises `CheckpointError` where a text stands twice."""
-    vocab = {token: number for number, token in enumerate(tokens)}
-    if len(vocab) != len(tokens):
-        seen: set[str] = set()
-        twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
-        raise CheckpointError(f"token {twice!r} stands twice in the vocabulary", where=where)
+    vocab: dict[str, int] = {}
+    for number, token in enumerate(tokens):
+        if token in vocab:
+            raise CheckpointError(f"token {token!r} stands twice in the vocabulary", where=where)
+        vocab[token] = number
     return vocab
 
 
