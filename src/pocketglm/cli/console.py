@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from pocketglm.errors import PocketGLMError
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 def answer(text: str, end: str = "\n") -> None:
-    """Write to standard output and flush, so that a stream is seen as it comes."""
-    sys.stdout.write(text + end)
+    """Write to standard output and flush, so that a stream is seen as it comes.
+
+    A terminal gets no control characters: what a model writes must not move its cursor, set its title
+    or type for the user. A pipe or file gets the text as it is.
+    """
+    shown = _CONTROL.sub("\ufffd", text) if sys.stdout.isatty() else text
+    sys.stdout.write(shown + end)
     sys.stdout.flush()
 
 

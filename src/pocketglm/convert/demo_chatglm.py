@@ -77,6 +77,8 @@ def _train() -> bytes:
         vocab_size=TRAINED_PIECES,
         hard_vocab_limit=False,
         character_coverage=1.0,
+        normalization_rule_name="identity",  # full-width punctuation stays what it is
+        remove_extra_whitespaces=False,
         num_threads=1,
         minloglevel=2,
     )

