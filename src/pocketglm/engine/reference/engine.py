@@ -7,7 +7,7 @@ fits in memory; otherwise a few rows at a time at each use, so that any model ru
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from pocketglm.architecture.spec import ModelSpec
@@ -22,6 +22,9 @@ from pocketglm.package.reader import Package
 
 WEIGHTS_SHARE = 0.75
 """Share of the memory that weights may take; the rest is for KV caches and activations."""
+
+MANY_ROWS = 16
+"""From this many rows on, matrix products are bound by arithmetic and use every core."""
 
 
 class ReferenceEngine:
@@ -66,7 +69,7 @@ class ReferenceHead:
         check_hidden(self._spec, hidden)
         weights = self._weights()
         try:
-            with self._limit_threads():
+            with self._limit_threads(len(hidden)):
                 return weights.linear("head", apply_norm(self._spec, hidden, weights.vector, "norm"))
         except MemoryError as error:
             size = f"{hidden.shape[0]} rows of {self._spec.vocab_size}"
@@ -99,11 +102,17 @@ def _fits(size: int, options: EngineOptions) -> bool:
 
 
 def _thread_limit(options: EngineOptions) -> ThreadLimit:
-    """A context that holds BLAS, where the time is spent, to `options.threads` threads."""
-    if options.threads is None:
-        return nullcontext
+    """Contexts that hold BLAS, where the time is spent, to `options.threads` threads.
+
+    Left to us, a few rows get one thread: matrix-vector products are bound by memory, and OpenBLAS's
+    threads spin while they wait, which on a machine with other work costs more than they bring.
+    """
     from threadpoolctl import ThreadpoolController
 
     controller = ThreadpoolController()  # finding the libraries takes milliseconds: once, not per call
-    threads = options.threads
-    return lambda: controller.limit(limits=threads, user_api="blas")
+
+    def limit(rows: int) -> AbstractContextManager[object]:
+        threads = options.threads or (1 if rows < MANY_ROWS else None)
+        return nullcontext() if threads is None else controller.limit(limits=threads, user_api="blas")
+
+    return limit

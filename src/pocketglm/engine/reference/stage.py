@@ -17,7 +17,8 @@ from pocketglm.engine.reference.rotary import rotate_at
 from pocketglm.engine.reference.weights import WeightSource
 from pocketglm.errors import EngineError
 
-ThreadLimit = Callable[[], AbstractContextManager[object]]
+ThreadLimit = Callable[[int], AbstractContextManager[object]]
+"""limit_threads(rows) -> a context for a forward pass of that many rows."""
 
 
 class ReferenceStage:
@@ -49,7 +50,7 @@ class ReferenceStage:
         lengths = {sequence: cache.length for sequence, cache in self._caches.items()}
         check_forward(self._spec, hidden, batch, lengths)
         try:
-            with self._limit_threads():
+            with self._limit_threads(len(hidden)):
                 return self._run(hidden, batch)
         except MemoryError as error:
             raise EngineError("out of memory in the forward pass; caches are unchanged") from error
