@@ -48,7 +48,7 @@ def program() -> Program:
     """Run the command as users do."""
 
     def execute(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "pocketglm.cli.main", *map(str, arguments)]
+        line = [sys.executable, "-m", "pocketglm", *map(str, arguments)]
         return subprocess.run(
             line, capture_output=True, text=True, encoding="utf-8", env=dict(os.environ), **options
         )  # type: ignore[call-overload, no-any-return]

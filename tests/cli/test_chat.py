@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import pytest
 
 import pocketglm
 from cli.conftest import Command
+from cli.terminal import Terminal
 from generate.tiny_models import write_tiny
 from pocketglm.cli.chat_input import read_message
 
@@ -126,52 +125,6 @@ def test_a_model_that_cannot_chat_is_refused_at_once(command: Command, tmp_path:
     result = command("chat", write_tiny(tmp_path / "p", template=None), input="hi\n")
     assert result.exit_code == 4
     assert "no chat template" in result.stderr
-
-
-class Terminal:
-    """The command on a pseudo-terminal, as a user has it before them."""
-
-    def __init__(self, *arguments: object) -> None:
-        import fcntl
-        import termios
-
-        self._master, slave = os.openpty()
-        environment = {**os.environ, "TERM": "dumb", "NO_COLOR": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pocketglm.cli.main", *map(str, arguments)],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(slave)
-        os.set_blocking(self._master, False)
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def wait_for(self, text: str, seconds: float = 60) -> str:
-        """Output up to and including `text`, which is taken from what has been seen."""
-        end = time.monotonic() + seconds
-        while text not in self.seen:
-            assert time.monotonic() < end, f"no {text!r} in {self.seen[-500:]!r}"
-            try:
-                self.seen += os.read(self._master, 65536).decode("utf-8", "replace")
-            except BlockingIOError:
-                time.sleep(0.01)
-            except OSError:  # the other side is closed
-                assert text in self.seen, self.seen[-500:]
-        before, _, self.seen = self.seen.partition(text)
-        return before + text
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._master)
 
 
 @pytest.fixture

@@ -52,6 +52,12 @@ def test_help_is_fast_because_it_imports_little() -> None:
     assert float(seconds) < 1.0  # about 0.15 on a quiet machine
 
 
+def test_it_runs_as_a_module() -> None:
+    line = [sys.executable, "-m", "pocketglm", "--version"]
+    answer = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert answer.stdout == f"pocketglm {pocketglm.__version__}\n"
+
+
 def test_without_arguments_it_shows_help(command: Command) -> None:
     assert "Usage: pocketglm" in command().output
 
@@ -133,7 +139,7 @@ def test_colours_only_where_they_are_wanted(program: Program, tmp_path: Path) ->
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_reader_that_leaves_is_no_error(package: Path) -> None:
-    line = [sys.executable, "-m", "pocketglm.cli.main", "run", str(package), "x"]
+    line = [sys.executable, "-m", "pocketglm", "run", str(package), "x"]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -147,7 +153,7 @@ def test_a_reader_that_leaves_is_no_error(package: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_is_exit_code_130(package: Path) -> None:
-    line = [sys.executable, "-m", "pocketglm.cli.main", "run", str(package), "x"]
+    line = [sys.executable, "-m", "pocketglm", "run", str(package), "x"]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(1)
@@ -170,7 +176,7 @@ def test_output_is_utf8_in_any_locale(
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_told(package: Path) -> None:
-    line = [sys.executable, "-m", "pocketglm.cli.main", "inspect", str(package)]
+    line = [sys.executable, "-m", "pocketglm", "inspect", str(package)]
     with open("/dev/full", "w") as full:
         result = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 1

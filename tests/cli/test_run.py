@@ -10,6 +10,7 @@ import pytest
 import pocketglm
 from cli.conftest import Command
 from generate.tiny_models import BEGIN, write_tiny
+from pocketglm.generate.answer_text import tidy_answer
 
 
 def test_the_answer_is_the_models(command: Command, package: Path) -> None:
@@ -109,6 +110,14 @@ def test_a_system_prompt_goes_into_the_template(command: Command, package: Path)
     refused = command("run", package, "x", "--system", "ab", "--raw")
     assert refused.exit_code == 2
     assert "--system does not go with --raw" in refused.stderr
+
+
+def test_tidy_answers(command: Command, package: Path) -> None:
+    whole = json.loads(command("run", package, "x", "--max-tokens", 9, "--json").stdout)["text"]
+    result = command("run", package, "x", "--max-tokens", 9, "--tidy")
+    assert result.stdout == tidy_answer(whole) + "\n"
+    data = json.loads(command("run", package, "x", "--max-tokens", 9, "--tidy", "--json").stdout)
+    assert data["text"] == tidy_answer(whole)
 
 
 def test_stats_go_to_standard_error(command: Command, package: Path) -> None:

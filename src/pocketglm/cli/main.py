@@ -116,7 +116,3 @@ def main() -> None:
     """Entry point of the installed command."""
     console.use_utf8()
     app(prog_name="pocketglm")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,9 +10,6 @@ import typer
 from pocketglm.cli.sizes import parse_size
 from pocketglm.errors import InputError
 
-ENGINES = ("reference",)
-"""Checked again where engines are registered; listed here so that `--help` imports no engine."""
-
 
 def _size(text: str) -> int:
     try:

@@ -41,6 +41,12 @@ def run(
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text instead of answering it: no chat template.")
     ] = False,
+    tidy: Annotated[
+        bool,
+        typer.Option(
+            "--tidy", help="Show the whole answer at the end, tidied as ChatGLM-6B's own chat does."
+        ),
+    ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print counts and speed to standard error.")] = False,
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
@@ -50,6 +56,7 @@ def run(
 
     The answer goes to standard output as it is made. Models without a chat template continue the text.
     """
+    from pocketglm.generate.answer_text import tidy_answer
     from pocketglm.generate.model import load
 
     text = read_prompt(prompt)
@@ -70,11 +77,13 @@ def run(
         with model.session() as session:
             generation = model.answer(prompt_ids(model, text, system, raw), settings, session)
             if json:
-                console.report({"engine": model.engine_name, **result_of(generation.finish())})
+                console.report({"engine": model.engine_name, **result_of(generation.finish(), tidy)})
+            elif tidy:
+                console.answer(tidy_answer(generation.finish().text))
             else:
                 print_answer(generation)
-                if stats:
-                    console.note(speed_line(generation))
+            if stats:
+                console.note(speed_line(generation))
 
 
 def read_prompt(prompt: str | None) -> str:
@@ -112,10 +121,12 @@ def print_answer(generation: Generation) -> None:
             console.answer("")
 
 
-def result_of(generation: Generation) -> dict[str, Any]:
+def result_of(generation: Generation, tidy: bool = False) -> dict[str, Any]:
     """What `--json` prints of an answer."""
+    from pocketglm.generate.answer_text import tidy_answer
+
     return {
-        "text": generation.text,
+        "text": tidy_answer(generation.text) if tidy else generation.text,
         "token_ids": generation.tokens,
         "finish_reason": generation.finish_reason,
         **generation.statistics.to_dict(),
