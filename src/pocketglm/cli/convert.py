@@ -32,7 +32,7 @@ def convert(
     ] = 64,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Quantize without zero points.")] = False,
     head_bits: Annotated[
-        int | None, typer.Option(help="Bits of the output projection; as --bits if left out.")
+        int | None, typer.Option(help="Bits of the output projection; as --bits if left out, but at least 8.")
     ] = None,
     quant_config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with settings for single tensors.")
@@ -60,11 +60,10 @@ def convert(
     """
     from pocketglm.convert import ConvertSettings
     from pocketglm.quantize.formats import WeightFormat
-    from pocketglm.quantize.settings import QuantizeSettings
+    from pocketglm.quantize.settings import QuantizeSettings, head_format
 
     block = WeightFormat(bits, group, symmetric, not no_search)  # type: ignore[arg-type]  # checked there
-    head = WeightFormat(head_bits or bits, group, symmetric, not no_search)  # type: ignore[arg-type]
-    quantize = QuantizeSettings(block, head)
+    quantize = QuantizeSettings(block, head_format(block, head_bits))
     if quant_config is not None:
         quantize = quantize.with_rules(quant_config)
     settings = ConvertSettings(

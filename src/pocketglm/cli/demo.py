@@ -87,14 +87,14 @@ def _convert(source: Path, package: Path, threads: int | None) -> None:
     from pocketglm.convert import ConvertSettings
     from pocketglm.package.manifest import MANIFEST_FILE
     from pocketglm.quantize.formats import WeightFormat
-    from pocketglm.quantize.settings import QuantizeSettings
+    from pocketglm.quantize.settings import QuantizeSettings, head_format
 
     if (package / MANIFEST_FILE).is_file():
         console.note(f"package: {package} is there already")
         return
     fmt = WeightFormat(4, 32)
     settings = ConvertSettings(
-        quantize=QuantizeSettings(fmt, fmt), resume=True, threads=threads or cpu_count()
+        quantize=QuantizeSettings(fmt, head_format(fmt)), resume=True, threads=threads or cpu_count()
     )
     show_summary(run_conversion(source, package, settings))
 
