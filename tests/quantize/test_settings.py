@@ -8,7 +8,7 @@ import pytest
 
 from pocketglm.errors import InputError
 from pocketglm.quantize.formats import WeightFormat
-from pocketglm.quantize.settings import QuantizeSettings
+from pocketglm.quantize.settings import QuantizeSettings, head_format
 
 NAMES = [
     f"block.{i}.{layer}"
@@ -53,7 +53,13 @@ def test_rules_apply_in_order_and_keep_what_they_do_not_set(settings_of):
     assert settings.format_for("block.3.mlp.down", shape) == WeightFormat(8, 64)
     assert settings.format_for("block.11.mlp.down", shape) == WeightFormat(8, 128, True, False)
     assert settings.format_for("block.11.mlp.gate_up", shape) == WeightFormat()
-    assert settings.format_for("head", shape) == WeightFormat()
+    assert settings.format_for("head", shape) == WeightFormat(8)
+
+
+def test_head_has_at_least_eight_bits_unless_told_otherwise():
+    assert head_format(WeightFormat(4, 32)) == WeightFormat(8, 32)
+    assert head_format(WeightFormat(16)) == WeightFormat(16)
+    assert head_format(WeightFormat(4), 4) == WeightFormat(4)
 
 
 def test_rules_reach_the_head_and_float_formats(settings_of):

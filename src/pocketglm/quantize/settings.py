@@ -41,7 +41,8 @@ costs SmolLM2 5.8% of perplexity where int4 blocks cost nothing (docs/decisions/
 
 def head_format(block: WeightFormat, bits: int | None = None) -> WeightFormat:
     """The head's format beside blocks of format `block`: `bits`, or at least int8 if left out."""
-    return replace(block, bits=max(block.bits, LEAST_HEAD_BITS) if bits is None else bits)
+    found = max(block.bits, LEAST_HEAD_BITS) if bits is None else bits
+    return replace(block, bits=found)  # type: ignore[arg-type]  # checked there
 
 
 @dataclass(frozen=True)
