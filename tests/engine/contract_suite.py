@@ -38,6 +38,13 @@ def relative_error(found: Float32, expected: Float32) -> float:
 @pytest.fixture(scope="module")
 def open_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenPackage]:
     """Opens the package of a spec in a format; each is written once."""
+    yield from opened_packages(tmp_path_factory)
+
+
+def opened_packages(
+    tmp_path_factory: pytest.TempPathFactory, prepare: Callable[[Path], object] = Path
+) -> Iterator[OpenPackage]:
+    """What `open_package` gives; `prepare` adds what an engine needs to a new package."""
     made: dict[tuple[str, str], Package] = {}
 
     def get(spec_name: str, format_name: str = "float32") -> Package:
@@ -45,7 +52,9 @@ def open_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenPacka
         if key not in made:
             path = tmp_path_factory.mktemp("packages") / f"{spec_name}-{format_name}"
             spec = SPECS[spec_name]
-            made[key] = Package.open(write_package(path, spec, random_tensors(spec), FORMATS[format_name]))
+            write_package(path, spec, random_tensors(spec), FORMATS[format_name])
+            prepare(path)
+            made[key] = Package.open(path)
         return made[key]
 
     yield get
@@ -59,6 +68,7 @@ class EngineContract:
     engine_name: ClassVar[str]
     same_weights: ClassVar[float]  # error where the same weights are computed in another order
     other_engine: ClassVar[float]  # error against the reference engine in float32
+    quantized: ClassVar[float | None] = None  # the same for quantized weights, where it differs
     saved_half: ClassVar[float] = 5e-3  # error after a cache was saved as float16
 
     @pytest.fixture
@@ -213,7 +223,9 @@ class EngineContract:
         exact_path = write_package(tmp_path / "exact", package.spec, tensors, FORMATS["float32"])
         with Package.open(exact_path) as exact:
             expected = Runner(get_engine("reference"), exact).run(ids)
-        assert relative_error(Runner(engine, package).run(ids), expected) <= self.other_engine
+        exact_limit = self.quantized is None or not FORMATS[format_name].quantized
+        limit = self.other_engine if exact_limit else self.quantized
+        assert relative_error(Runner(engine, package).run(ids), expected) <= limit
 
     @pytest.mark.parametrize("options", [EngineOptions(threads=1), EngineOptions(threads=2)])
     def test_threads_do_not_matter(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from engine.contract_suite import EngineContract, open_package
+from collections.abc import Iterator
+
+import pytest
+
+from engine.contract_suite import EngineContract, OpenPackage, open_package, opened_packages
+from engine.mnn.graphs import add_graphs
 
 __all__ = ["open_package"]
 
@@ -11,3 +16,19 @@ class TestReferenceEngine(EngineContract):
     engine_name = "reference"
     same_weights = 1e-5
     other_engine = 1e-5
+
+
+@pytest.fixture(scope="module")
+def packages_with_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenPackage]:
+    yield from opened_packages(tmp_path_factory, add_graphs)
+
+
+class TestMnnEngine(EngineContract):
+    engine_name = "mnn"
+    same_weights = 1e-5
+    other_engine = 1e-5
+    quantized = 5e-2  # MNN makes activations int8
+
+    @pytest.fixture
+    def open_package(self, packages_with_graphs: OpenPackage) -> OpenPackage:
+        return packages_with_graphs

@@ -7,7 +7,7 @@ states, and a `Head` that turns the last ones into logits. A stage owns the KV c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -121,12 +121,25 @@ class Capabilities:
     batched: bool  # decodes several sequences in one pass faster than one after the other
 
 
+HEAD = "head"
+"""The head's key in `EngineOptions.backend`."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
-    """Settings every engine takes. `None` leaves the choice to the engine."""
+    """Settings every engine takes. `None` leaves the choice to the engine.
+
+    `backend` matters to engines that run on several: the name of one for everything, or names by block
+    index and, for the head, by `HEAD`; whatever is not named is left to the engine.
+    """
 
     threads: int | None = None
     memory_bytes: int | None = None
+    backend: str | Mapping[int | str, str] | None = None
+
+    def backend_of(self, part: int | str) -> str | None:
+        """Backend named for a block index or `HEAD`, or None."""
+        return self.backend if isinstance(self.backend, str | None) else self.backend.get(part)
 
 
 class Engine(Protocol):

@@ -47,6 +47,7 @@ class Manifest:
     source: Mapping[str, Any] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
     fidelity: Mapping[str, Any] | None = None
+    graphs: Mapping[str, Any] = field(default_factory=dict)  # kind -> its files and what made them
 
     @property
     def embedding_file(self) -> str:
@@ -65,6 +66,8 @@ class Manifest:
             "quantization": self.quantization,
             "fidelity": self.fidelity,
         }
+        if self.graphs:
+            data["graphs"] = self.graphs
         return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
     @classmethod
@@ -90,6 +93,10 @@ class Manifest:
                 source=_object(data.get("source", {}), "source"),
                 quantization=_object(data.get("quantization", {}), "quantization"),
                 fidelity=None if data.get("fidelity") is None else _object(data["fidelity"], "fidelity"),
+                graphs={
+                    kind: _object(stamp, f"graphs: {kind}")
+                    for kind, stamp in _object(data.get("graphs", {}), "graphs").items()
+                },
             )
             check_manifest(manifest)
         except InputError as error:
