@@ -77,7 +77,10 @@ def byte_tokenizer() -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    text = ["the cat sat on the mat and the dog sat on the cat", "there is the other one, then another"] * 8
+    text = [
+        "the cat sat on the mat and the dog sat on the cat",
+        "there is another one over there, whether you believe this or that story about rivers and winters",
+    ] * 4
     tokenizer.train_from_iterator(text, trainer)
     assert tokenizer.get_vocab_size() == LLAMA["vocab_size"]
     return str(tokenizer.to_str())
