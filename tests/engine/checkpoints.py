@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.mnn.graphs import add_graphs, need_mnn
 from engine.runner import Runner
 from pocketglm.convert import ConvertSettings, convert
 from pocketglm.engine.contract import EngineOptions, Float32
@@ -16,12 +17,19 @@ from pocketglm.package.reader import Package
 from pocketglm.quantize.formats import WeightFormat
 from pocketglm.quantize.settings import QuantizeSettings
 
+TOLERANCES = {"reference": 1e-4, "mnn": 1e-4}
+"""Engine -> largest difference of a logit from the original model's, computed in float32."""
+
 
 @contextmanager
 def float32_runner(source: Path, package: Path, engine: str = "reference") -> Iterator[Runner]:
     """A runner of the checkpoint at `source`, converted at float32 to the new `package`."""
+    if engine == "mnn":
+        need_mnn()
     settings = ConvertSettings(QuantizeSettings(WeightFormat(32), WeightFormat(32)), report=False)
     convert(source, package, settings)
+    if engine == "mnn":
+        add_graphs(package)
     with Package.open(package) as opened:
         # Tiny matrices: a second thread would only be waited for
         runner = Runner(get_engine(engine), opened, options=EngineOptions(threads=1))

@@ -1,4 +1,4 @@
-"""The reference engine against the transformers library: tiny seeded models of every family.
+"""Engines against the transformers library: tiny seeded models of every family.
 
 Each model is saved as safetensors in float32 and in bfloat16 and goes checkpoint -> architecture ->
 package -> engine. The library computes in float32 on the same (rounded) weights.
@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.checkpoints import float32_runner, greedy, largest_difference
+from engine.checkpoints import TOLERANCES, float32_runner, greedy, largest_difference
 
-TOLERANCE = 1e-4
 VOCABULARY = 128
 STEPS = 12
 LONG = 600
@@ -83,25 +82,28 @@ def _one_torch_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_matches_transformers(tmp_path: Path, name: str, dtype: str) -> None:
+@pytest.mark.parametrize("engine", TOLERANCES)
+def test_matches_transformers(tmp_path: Path, name: str, dtype: str, engine: str) -> None:
     import torch
 
     model = _saved_model(tmp_path / "checkpoint", *MODELS[name], dtype)
     ids = np.random.default_rng(1).integers(3, VOCABULARY, 20).tolist()
     long_ids = np.random.default_rng(2).integers(3, VOCABULARY, LONG).tolist()
-    with float32_runner(tmp_path / "checkpoint", tmp_path / "package") as runner, torch.inference_mode():
+    tolerance = TOLERANCES[engine]
+    package = float32_runner(tmp_path / "checkpoint", tmp_path / "package", engine)
+    with package as runner, torch.inference_mode():
         output = model(torch.tensor([ids]), use_cache=True)
-        assert largest_difference(runner.run(ids), output.logits[0].numpy()) < TOLERANCE
+        assert largest_difference(runner.run(ids), output.logits[0].numpy()) < tolerance
         chosen = []
         for _ in range(STEPS):
             chosen.append(int(output.logits[0, -1].argmax()))
             output = model(torch.tensor([chosen[-1:]]), past_key_values=output.past_key_values)
             step = runner.feed({0: chosen[-1:]})[0]
-            assert largest_difference(step, output.logits[0].numpy()) < TOLERANCE
+            assert largest_difference(step, output.logits[0].numpy()) < tolerance
         assert greedy(runner, ids, STEPS, sequence=1) == chosen
         expected = model(torch.tensor([long_ids])).logits[0].numpy()
-        assert largest_difference(runner.run(long_ids, sequence=2), expected) < TOLERANCE
-        assert largest_difference(runner.run(long_ids, 3, chunks=(1, 100, 513)), expected) < TOLERANCE
+        assert largest_difference(runner.run(long_ids, sequence=2), expected) < tolerance
+        assert largest_difference(runner.run(long_ids, 3, chunks=(1, 100, 513)), expected) < tolerance
 
 
 def _saved_model(path: Path, family: str, settings: dict[str, Any], dtype: str) -> Any:

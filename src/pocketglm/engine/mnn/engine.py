@@ -37,11 +37,19 @@ from pocketglm.engine.mnn.runtime import (
 )
 from pocketglm.engine.mnn.stage import MnnStage
 from pocketglm.errors import EngineError, IntegrityError
+from pocketglm.package.encoding import LinearEntry
 from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.reader import COPY_AGAIN, Package, check_file_size
 
 LOGITS_AT_ONCE = 1 << 23
 """Logits computed at a time (32 MiB); MNN holds them three times, in different layouts."""
+
+HELD = {32: 1.0, 16: 2.0, 8: 1.12, 4: 1.12}
+"""Bits -> bytes that MNN holds for a byte of a layer, measured with MNN 3.6.1 on x86-64: float16 becomes
+float32; quantized layers are repacked, with the sums of their codes beside them."""
+
+LOADING = 2.4
+"""How often it holds a layer besides, while it loads it; measured likewise."""
 
 
 class MnnEngine:
@@ -98,6 +106,7 @@ class GraphLoader:
     """Loads graphs of one package; those on the same backend share a runtime."""
 
     def __init__(self, package: Package, options: EngineOptions) -> None:
+        check_backend_keys(package.spec, options)
         self._package = package
         self._options = options
         self._runtimes: dict[str, Runtime] = {}
@@ -145,6 +154,16 @@ def check_graphs(package: Package) -> None:
         )
 
 
+def check_backend_keys(spec: ModelSpec, options: EngineOptions) -> None:
+    """Backends are named for parts that the model has."""
+    if options.backend is None or isinstance(options.backend, str):
+        return
+    for part in options.backend:
+        if part != HEAD and part not in range(spec.num_blocks):
+            parts = f"blocks 0 to {spec.num_blocks - 1} and {HEAD!r}"
+            raise EngineError(f"a backend is named for {part!r}, the model has {parts}")
+
+
 def runs(made_with: str, installed: str) -> bool:
     """Whether an MNN runs graphs of another: the same major version, and no older minor version."""
     try:
@@ -156,7 +175,7 @@ def runs(made_with: str, installed: str) -> bool:
 
 def check_memory(package: Package, files: Iterable[str], options: EngineOptions) -> None:
     """The weights fit in the memory allowed: MNN copies all of them at load."""
-    need = sum(memory_of(package, name) for name in files)
+    need = memory_needed(package, files)
     limit = options.memory_bytes
     if limit is None:
         import psutil
@@ -165,20 +184,20 @@ def check_memory(package: Package, files: Iterable[str], options: EngineOptions)
     if need > limit:
         mib = [f"{size / 2**20:.0f} MiB" for size in (need, limit)]
         raise EngineError(
-            f"the mnn engine needs about {mib[0]} for weights, {mib[1]} are allowed",
+            f"the mnn engine needs about {mib[0]} to load the weights, {mib[1]} are allowed",
             where=package.path,
             hint="allow more memory, convert with fewer bits, or use another engine",
         )
 
 
-def memory_of(package: Package, weights: str) -> int:
-    """Bytes that MNN holds for a weight file: measured 1.11 times its size where it is quantized (the
-    sums of codes it keeps beside them); float16 becomes float32."""
-    size = 0.0
-    for entry in package.manifest.weights[weights]:
-        bits = getattr(getattr(entry, "format", None), "bits", 32)
-        size += (entry.end - entry.offset) * {32: 1.0, 16: 2.0}.get(bits, 1.11)
-    return int(size)
+def memory_needed(package: Package, files: Iterable[str]) -> int:
+    """Bytes that MNN takes at most while it loads weight files; it holds a layer twice more meanwhile."""
+    sizes = [
+        (entry.end - entry.offset) * (HELD[entry.format.bits] if isinstance(entry, LinearEntry) else 1.0)
+        for name in files
+        for entry in package.manifest.weights[name]
+    ]
+    return int(sum(sizes) + LOADING * max(sizes))
 
 
 def _check_hash(package: Package, graph: Path) -> None:

@@ -115,7 +115,7 @@ class Runtime:
                 problem = error
         if problem is not None:
             said = "; ".join(printed.text.split("\n")).strip("; ") or "MNN gave no reason"
-            raise EngineError(f"MNN cannot load the graph ({said})", where=graph)
+            raise EngineError(f"MNN cannot load the graph ({said})", where=graph) from problem
         return Graph(module, graph)
 
 
