@@ -59,11 +59,9 @@ def restore_constants(graph: JsonGraph, onnx_file: Path) -> None:
 
 def _onnx_constants(onnx_file: Path) -> dict[str, NDArray[np.float32]]:
     """Float constants of an ONNX file by the name of their tensor, flat."""
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise MissingExtraError(f"onnx cannot be imported ({error})", hint=INSTALL_HINT) from error
+    import onnx
+    from onnx import numpy_helper
+
     model = onnx.load(str(onnx_file))
     tensors = {item.name: item for item in model.graph.initializer}
     for node in model.graph.node:

@@ -91,10 +91,11 @@ def trace(
 
 
 def require_torch() -> None:
-    """Raises `MissingExtraError` where PyTorch cannot be imported."""
+    """Raises `MissingExtraError` where PyTorch or onnx, which its exporter uses, cannot be imported."""
     try:
+        import onnx  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            f"graphs are traced with PyTorch, which cannot be imported ({error})", hint=INSTALL_HINT
+            f"graphs are traced with PyTorch and onnx ({error})", hint=INSTALL_HINT
         ) from error
