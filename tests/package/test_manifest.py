@@ -126,7 +126,7 @@ def test_one_tensor_too_many(package: Path) -> None:
     extra = {**data["weights"]["block_00.mnn.weight"][0], "name": "attention.extra"}
     data["weights"]["block_00.mnn.weight"].append(extra)
     rewrite_manifest(package, data)
-    with pytest.raises(PackageError, match="the model does not have: attention.extra"):
+    with pytest.raises(PackageError, match=r"the model does not have: attention\.extra"):
         Package.open(package)
 
 

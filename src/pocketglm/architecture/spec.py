@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -160,12 +160,22 @@ def check_spec(spec: ModelSpec) -> None:
         f"rotary dimensions is {rotary.dimensions} of a head of {spec.head_dim}",
     )
     need(math.isfinite(rotary.base) and rotary.base > 1, f"rotary base is {rotary.base}")
-    need(rotary.scaling is None or rotary.scaling.factor > 0, "rope scaling factor must be positive")
+    if rotary.scaling is not None:
+        _check_scaling(rotary.scaling, need)
     need(
         (spec.positions == "glm_2d") == (spec.prefix_tokens is not None),
         "glm_2d positions need prefix_tokens, and only they",
     )
     need(spec.sliding_window is None or spec.sliding_window > 0, f"sliding_window is {spec.sliding_window}")
+
+
+def _check_scaling(scaling: RopeScaling, need: Callable[[bool, str], None]) -> None:
+    factors = (scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor)
+    need(all(math.isfinite(f) and f > 0 for f in factors), f"rope scaling factors are {factors}")
+    if scaling.kind == "llama3":  # the blend divides by their difference, and by the context
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        need(low < high, f"rope low_freq_factor {low} is not below high_freq_factor {high}")
+        need(scaling.original_context > 0, f"rope original_context is {scaling.original_context}")
 
 
 def _build(cls: Any, data: object, where: str) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,7 +127,16 @@ def _ask(
 
 
 def _show_next_steps(package: Path) -> None:
-    name = shlex.quote(str(package))
+    name, program = shlex.quote(str(package)), _program()
     console.note("\nGo on with:")
     for command in (f"chat {name}", f"run {name} 'Tell me a story.'", f"inspect {name}", f"bench {name}"):
-        console.note(f"  pocketglm {command}")
+        console.note(f"  {program} {command}")
+
+
+def _program() -> str:
+    """How to call this program from here: `make demo` installs it where PATH does not look."""
+    if shutil.which("pocketglm"):
+        return "pocketglm"
+    if Path(sys.argv[0]).stem == "pocketglm":
+        return shlex.quote(os.path.relpath(sys.argv[0]))
+    return f"{shlex.quote(sys.executable)} -m pocketglm"

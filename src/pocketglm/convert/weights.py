@@ -28,7 +28,8 @@ from pocketglm.package.layout import WeightLayout
 from pocketglm.package.writer import WeightFileWriter
 from pocketglm.quantize.error import ErrorFigures
 from pocketglm.quantize.formats import WeightFormat
-from pocketglm.quantize.rows import dequantize_rows, quantize_rows
+from pocketglm.quantize.quantizer import QuantizerFor, scale_search
+from pocketglm.quantize.rows import dequantize_rows
 
 Float32 = NDArray[np.float32]
 
@@ -48,6 +49,7 @@ class WeightConverter:
         writer: WeightFileWriter,
         pool: ThreadPoolExecutor,
         on_elements: Callable[[int], None],
+        quantizer_for: QuantizerFor = scale_search,
     ) -> None:
         self._checkpoint = checkpoint
         self._rules: Mapping[str, TensorRule] = {rule.name: rule for rule in rules}
@@ -55,6 +57,7 @@ class WeightConverter:
         self._writer = writer
         self._pool = pool
         self._on_elements = on_elements
+        self._quantizer_for = quantizer_for
         self.errors: dict[str, ErrorFigures] = {}
 
     def convert_all(self) -> None:
@@ -123,7 +126,7 @@ class WeightConverter:
         """Write the rows in the entry's format; returns what an engine will read back."""
         weight_format: WeightFormat = entry.format
         if weight_format.quantized:
-            rows = quantize_rows(original, weight_format)
+            rows = self._quantizer_for(entry.name, weight_format).quantize(original)
             self._writer.write_quantized(entry.name, start, rows)
             return dequantize_rows(rows, weight_format, entry.shape[1])
         if weight_format.bits == 32:

@@ -7,6 +7,7 @@ so package, engines and reports do not notice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,3 +38,12 @@ class ScaleSearch:
         self, rows: NDArray[np.float32], importance: NDArray[np.float32] | None = None
     ) -> QuantizedRows:
         return quantize_rows(rows, self.format, importance)
+
+
+QuantizerFor = Callable[[str, WeightFormat], Quantizer]
+"""(layer name in its weight file such as `mlp.down`, format) -> what quantizes that layer."""
+
+
+def scale_search(name: str, weight_format: WeightFormat) -> Quantizer:
+    """The default `QuantizerFor`: the same method for every layer."""
+    return ScaleSearch(weight_format)

@@ -1,0 +1,69 @@
+"""Settings that no decoder can have are refused by name, wherever they come from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pocketglm.architecture.spec import ModelSpec, RopeScaling, RotarySpec
+from pocketglm.errors import InputError
+
+SPEC = ModelSpec(
+    family="llama",
+    vocab_size=40,
+    hidden_size=32,
+    num_blocks=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    intermediate_size=44,
+    max_context=64,
+    norm="rmsnorm",
+    norm_eps=1e-5,
+    residual="pre",
+    rotary=RotarySpec("half", 8, 10000.0),
+    mlp="gated_silu",
+    tied_head=True,
+)
+
+
+def test_round_trip() -> None:
+    scaled = replace(SPEC, rotary=replace(SPEC.rotary, scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)))
+    for spec in (SPEC, scaled):
+        assert ModelSpec.from_dict(spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"num_heads": 5}, "do not divide"),
+        ({"norm_eps": 1.5}, "norm_eps"),
+        ({"residual_alpha": float("nan")}, "not finite"),
+        ({"rotary": RotarySpec("half", 9, 10000.0)}, "rotary dimensions"),
+        ({"rotary": RotarySpec("half", 16, 10000.0)}, "rotary dimensions"),
+        ({"rotary": RotarySpec("half", 8, 1.0)}, "rotary base"),
+        ({"rotary": RotarySpec("half", 8, 10000.0, axes=3)}, "rotary axes"),
+        ({"positions": "glm_2d"}, "prefix_tokens"),
+        ({"sliding_window": 0}, "sliding_window"),
+    ],
+)
+def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(SPEC, **changes)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        RopeScaling("linear", 0.0),
+        RopeScaling("linear", float("inf")),
+        RopeScaling("llama3", 8.0, 4.0, 4.0, 8192),
+        RopeScaling("llama3", 8.0, 1.0, 4.0, 0),
+    ],
+)
+def test_impossible_rope_scaling(scaling: RopeScaling) -> None:
+    with pytest.raises(InputError, match="rope"):
+        replace(SPEC, rotary=replace(SPEC.rotary, scaling=scaling))
