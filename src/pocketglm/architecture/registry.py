@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pocketglm.architecture import (
+    canonical,
     chatglm,
     chatglm2,
     chatglm3,
@@ -59,7 +60,7 @@ def model_from_config(checkpoint: Checkpoint) -> Architecture:
 def find_family(checkpoint: Checkpoint, config: Config) -> Family:
     """The registered family of a checkpoint."""
     model_type = config.text("model_type")
-    for family in FAMILIES:
+    for family in (*FAMILIES, canonical.FAMILY):
         if model_type in family.model_types and family.accepts(checkpoint):
             return family
     known = sorted({name for family in FAMILIES for name in family.model_types})

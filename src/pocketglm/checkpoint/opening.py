@@ -16,6 +16,7 @@ from pocketglm.checkpoint.files import DataFile, OpenFiles, opened_files, read_j
 from pocketglm.checkpoint.gguf_format import open_gguf
 from pocketglm.checkpoint.gguf_header import GGUF_MAGIC
 from pocketglm.checkpoint.hub import download, parse_hub_name
+from pocketglm.checkpoint.mnn_llm import is_mnn_llm, open_mnn_llm
 from pocketglm.checkpoint.safetensors_format import read_safetensors
 from pocketglm.checkpoint.stored import Placement, StoredCheckpoint
 from pocketglm.checkpoint.torch_format import read_torch
@@ -45,13 +46,15 @@ class Weights:
 
 
 def open_checkpoint(path_or_name: str | Path) -> StoredCheckpoint:
-    """Open a source model: a directory, a single weight file, or a hub's name for one.
+    """Open a source model: a directory (of MNN-LLM too), a single weight file, or a hub's name for one.
 
     Names are `org/name` or `hf:org/name` (Hugging Face) and `ms:org/name` (ModelScope). Raises
     `CheckpointError` where the model is missing, damaged or of an unknown format. Close it, or use
     it in a `with` statement.
     """
     path = _local_path(path_or_name)
+    if is_mnn_llm(path):
+        return open_mnn_llm(path)
     weights = find_weights(path)
     if weights.format == "gguf":
         return open_gguf(weights.path, path)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pocketglm.architecture.table import TensorRule
 from pocketglm.checkpoint.source import Checkpoint
 from pocketglm.convert.rows import read_rows, row_chunks
+from pocketglm.convert.stored_codes import stored_rows
 from pocketglm.errors import InputError
 from pocketglm.package.encoding import LinearEntry
 from pocketglm.package.layout import WeightLayout
@@ -110,7 +111,7 @@ class WeightConverter:
         start, count = chunk
         original = read_rows(self._checkpoint, rule, start, count)
         try:
-            stored = self._store(entry, start, original)
+            stored = self._store(entry, rule, start, original)
         except InputError as error:
             raise InputError(
                 f"{rule.name}, rows from {start}: {error.message}", where=self._layout.file
@@ -122,11 +123,16 @@ class WeightConverter:
         figures.add(original, stored)
         return figures
 
-    def _store(self, entry: LinearEntry, start: int, original: Float32) -> Float32:
-        """Write the rows in the entry's format; returns what an engine will read back."""
+    def _store(self, entry: LinearEntry, rule: TensorRule, start: int, original: Float32) -> Float32:
+        """Write the rows in the entry's format; returns what an engine will read back.
+
+        Rows that the checkpoint holds in this very format are taken over bit for bit.
+        """
         weight_format: WeightFormat = entry.format
         if weight_format.quantized:
-            rows = self._quantizer_for(entry.name, weight_format).quantize(original)
+            rows = stored_rows(self._checkpoint, rule, start, len(original), weight_format)
+            if rows is None:
+                rows = self._quantizer_for(entry.name, weight_format).quantize(original)
             self._writer.write_quantized(entry.name, start, rows)
             return dequantize_rows(rows, weight_format, entry.shape[1])
         if weight_format.bits == 32:

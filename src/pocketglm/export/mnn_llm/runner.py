@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from pocketglm.errors import EngineError, InputError
 
 Float32 = NDArray[np.float32]
-ROOT = Path(__file__).parents[3]
-"""The folder that holds the package `pocketglm`."""
+START_CHILD = "import sys, runpy; sys.path.pop(0); runpy.run_path(sys.argv[1])['main']()"
+"""Runs one file alone, and looks for no module in the current folder."""
 
-START_CHILD = "import sys; sys.path[0] = sys.argv[1]; from pocketglm.export.mnn_llm.child import main; main()"
 NOISE_BYTES = 2000
 """The end of what MNN printed, as an error shows it."""
 
@@ -54,7 +53,7 @@ class MnnLlm:
             raise EngineError("no MNN-LLM directory here (config.json not found)", where=directory)
         self._noise = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START_CHILD, str(ROOT)],
+            [sys.executable, "-c", START_CHILD, str(Path(__file__).with_name("child.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._noise,

@@ -116,6 +116,11 @@ def stamp(package: Package, plan: WeightPlan, mnn_version: str, check: Mapping[s
         "mnn": mnn_version,
         "package": package.fingerprint,
         "model": package.spec.to_dict(),
+        "padded": {
+            name: entry.shape[1]
+            for name, entry in plan.tensors.items()
+            if isinstance(entry, LinearEntry) and entry.stored_inputs != entry.shape[1]
+        },
         "embedding": {"form": plan.embedding, "offset": plan.embedding_offset},
         "generation": package.json(GENERATION_FILE),
         "chat_template": package.text(TEMPLATE_FILE),
