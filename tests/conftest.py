@@ -24,3 +24,13 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"third-party test data not found at {path}; set POCKETGLM_SHARED to its folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as GGUF; `make test` fetches it, without it the tests that need it skip."""
+    default = Path(__file__).parents[1] / ".venv" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    path = Path(os.environ.get("POCKETGLM_SMOLLM2", default))
+    if not path.is_file():
+        pytest.skip(f"SmolLM2 not found at {path}; `make smollm2` fetches it, or set POCKETGLM_SMOLLM2")
+    return path
