@@ -17,7 +17,7 @@ from cli.conftest import Command, Program
 from pocketglm import errors
 from pocketglm.cli.main import _exit_code
 
-COMMANDS = ("convert", "inspect", "verify", "run", "chat", "eval", "bench", "demo")
+COMMANDS = ("convert", "inspect", "verify", "run", "chat", "eval", "bench", "export", "demo")
 
 
 def test_version(command: Command) -> None:

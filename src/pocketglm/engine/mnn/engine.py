@@ -1,8 +1,8 @@
 """The MNN engine: a package's graphs, one module a block, run by MNN's Python package.
 
 Enters: a package that `export --format mnn` has added graphs to. Leaves: stages and the head. Weights
-stay quantized in memory; activations are made int8 for each matrix product, which costs about 1 % of
-accuracy a block. MNN holds Python's global lock while a graph runs.
+stay quantized in memory; activations are made int8 for each matrix product, which costs some accuracy
+(`SCALE_PER_GROUP` in `runtime.py` has figures). MNN holds Python's global lock while a graph runs.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from pocketglm.package.reader import COPY_AGAIN, Package, check_file_size
 LOGITS_AT_ONCE = 1 << 23
 """Logits computed at a time (32 MiB); MNN holds them three times, in different layouts."""
 
-HELD = {32: 1.0, 16: 2.0, 8: 1.12, 4: 1.12}
+HELD = {32: 1.0, 16: 2.0, 8: 1.25, 4: 1.25}
 """Bits -> bytes that MNN holds for a byte of a layer, measured with MNN 3.6.1 on x86-64: float16 becomes
-float32; quantized layers are repacked, with the sums of their codes beside them."""
+float32; quantized layers are repacked, with the sums of each group's codes beside them."""
 
 LOADING = 2.4
 """How often it holds a layer besides, while it loads it; measured likewise."""
@@ -103,13 +103,14 @@ class MnnHead:
 
 
 class GraphLoader:
-    """Loads graphs of one package; those on the same backend share a runtime."""
+    """Loads graphs of one package; those on the same backend with the same settings share a runtime."""
 
     def __init__(self, package: Package, options: EngineOptions) -> None:
         check_backend_keys(package.spec, options)
         self._package = package
         self._options = options
-        self._runtimes: dict[str, Runtime] = {}
+        self._threads = options.threads or default_threads()
+        self._runtimes: dict[tuple[str, bool], Runtime] = {}
 
     def block(self, index: int) -> Graph:
         backend = self._options.backend_of(index) or "cpu"
@@ -125,9 +126,16 @@ class GraphLoader:
         # MNN computes with whatever is in memory where a weight file is short or gone.
         weight_path = self._package.path / weights
         check_file_size(weight_path, self._package.manifest.files[weights].size)
-        if backend not in self._runtimes:
-            self._runtimes[backend] = Runtime(backend, self._options.threads or default_threads())
-        return self._runtimes[backend].load(graph, weight_path, inputs, outputs)
+        settings = (backend, all_grouped(self._package, weights))
+        if settings not in self._runtimes:
+            self._runtimes[settings] = Runtime(backend, self._threads, settings[1])
+        return self._runtimes[settings].load(graph, weight_path, inputs, outputs)
+
+
+def all_grouped(package: Package, weights: str) -> bool:
+    """Whether every quantized layer of a weight file has groups smaller than a row."""
+    linears = (e for e in package.manifest.weights[weights] if isinstance(e, LinearEntry))
+    return all(e.format.group != 0 for e in linears if e.format.quantized)
 
 
 def check_graphs(package: Package) -> None:

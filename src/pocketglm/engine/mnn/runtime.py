@@ -30,6 +30,14 @@ MEMORY_LOW = 2
 """Weights stay quantized and are dequantized inside the matrix product, its other side in int8. Only the
 number has this effect; MNN ignores the word."""
 
+DYNAMIC_QUANTIZATION = 5
+SCALE_PER_GROUP = 2
+"""MNN's hint `DYNAMIC_QUANT_OPTIONS` and its value for one activation scale a weight group, not a row.
+Trained models have a few activations far above the others, which a scale for the whole row pays for: on
+SmolLM2-135M with int4 groups of 64 the KL divergence from float32 activations falls from 0.038 to 0.002
+in a prompt and from 0.022 to 0.004 while decoding, at 10 % and 30 % of the time and 11 % of the memory.
+Weights with one group a row gain nothing. MNN-LLM calls the same setting `dynamic_option`."""
+
 NO_BACKEND = re.compile(r"Can't Find type=\d+ backend")
 
 
@@ -71,9 +79,12 @@ def available_backends() -> tuple[str, ...]:
 
 
 class Runtime:
-    """One backend with its threads. Modules of the same backend share it."""
+    """One backend with its threads. Modules of the same backend share it.
 
-    def __init__(self, backend: str, threads: int) -> None:
+    `grouped` tells that all quantized weights have groups smaller than a row.
+    """
+
+    def __init__(self, backend: str, threads: int, grouped: bool = False) -> None:
         if backend not in BACKENDS:
             raise EngineError(
                 f"MNN has no backend called {backend!r}", hint=f"choose one of: {', '.join(BACKENDS)}"
@@ -93,6 +104,8 @@ class Runtime:
                 f"the installed MNN {mnn_version()} has no {backend} backend",
                 hint="place the blocks on cpu, or install an MNN that was built with this backend",
             )
+        if grouped:
+            self._manager.set_hint(DYNAMIC_QUANTIZATION, SCALE_PER_GROUP)
 
     def load(self, graph: Path, weights: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
         """Load a graph with its weight file, which must be there whole: MNN does not check it.
