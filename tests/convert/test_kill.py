@@ -61,10 +61,9 @@ def test_killed_conversions_end_in_the_same_bytes(source: Path, tmp_path: Path) 
             process = start(source, output)
             time.sleep(moments.uniform(0, duration))
             process.send_signal(signal.SIGKILL)
-            if finish(process) == 0:
+            if finish(process) == 0 or output.exists():  # it was done, or had only to exit
                 break
             killed += 1
-            assert not output.exists()
         assert {path.name: path.read_bytes() for path in output.iterdir()} == expected
         assert not output.with_name(output.name + ".partial").exists()
         verify_package(output)

@@ -138,5 +138,6 @@ def _program() -> str:
     if shutil.which("pocketglm"):
         return "pocketglm"
     if Path(sys.argv[0]).stem == "pocketglm":
-        return shlex.quote(os.path.relpath(sys.argv[0]))
+        path = os.path.relpath(sys.argv[0])
+        return shlex.quote(os.path.abspath(path) if path.startswith("..") else path)
     return f"{shlex.quote(sys.executable)} -m pocketglm"
