@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from engine.contract_suite import EngineContract, OpenPackage, open_package, opened_packages
-from engine.mnn.graphs import add_graphs
+from engine.mnn.graphs import add_graphs, need_mnn
+from pocketglm.engine.contract import Engine
+from pocketglm.engine.registry import get_engine
 
 __all__ = ["open_package"]
 
@@ -28,6 +30,11 @@ class TestMnnEngine(EngineContract):
     same_weights = 1e-5
     other_engine = 1e-5
     quantized = 4e-2  # MNN makes activations int8
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        need_mnn()
+        return get_engine(self.engine_name)
 
     @pytest.fixture
     def open_package(self, packages_with_graphs: OpenPackage) -> OpenPackage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def test_round_trip(tmp_path: Path, bits: int, group: int, symmetric: bool) -> N
     again = Manifest.from_json(text, "test")
     assert again.to_json() == text
     assert verify_package(tmp_path / "p").tensors == 1 + 2 * 6 + 2
+
+
+def test_graphs_are_listed_only_where_there_are_some(package: Path) -> None:
+    with Package.open(package) as opened:
+        plain = opened.manifest
+    assert "graphs" not in json.loads(plain.to_json())
+    added = replace(plain, graphs={"mnn": {"mnn_version": "3.6.1", "interface": 1}})
+    assert Manifest.from_json(added.to_json(), "test") == added
 
 
 def _set(*keys: Any, value: Any) -> Callable[[Json], None]:
@@ -99,6 +108,8 @@ DAMAGED: list[tuple[str, Callable[[Json], None], str]] = [
     ("unknown group", _set(*QKV, "group", value=7), "group is 7"),
     ("mistyped format", _set(*QKV, "bits", value="4"), "malformed weight format"),
     ("weights that are not a list", _set("weights", "head.mnn.weight", value={}), "must be a list"),
+    ("graphs that are not an object", _set("graphs", value=[]), "graphs must be an object"),
+    ("graphs without a stamp", _set("graphs", value={"mnn": "3.6.1"}), "graphs: mnn must be an object"),
 ]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pocketglm
 from engine.contract_specs import FORMATS, SPECS, prompt
 from engine.contract_suite import relative_error
 from engine.mnn.graphs import add_graphs
@@ -245,3 +247,11 @@ def test_overflow_does_not_outlive_truncation(spec_packages: Callable[..., Packa
     runner.stages[0].forward(poison, Batch((Segment(0, 6, positions),)))
     runner.stages[0].truncate(0, 6)
     assert relative_error(runner.feed({0: ids[6:]})[0], whole[6:]) < 1e-5
+
+
+def test_threads_may_share_a_model(plain: Path) -> None:
+    """Loaded in one thread, used in others: MNN keeps some of its state by thread."""
+    with pocketglm.load(plain, engine="mnn", threads=2) as model, ThreadPoolExecutor(3) as pool:
+        expected = list(model.generate([1, 2, 3], max_new_tokens=20))
+        answers = [pool.submit(lambda: list(model.generate([1, 2, 3], max_new_tokens=20))) for _ in range(6)]
+        assert all(answer.result() == expected for answer in answers)
