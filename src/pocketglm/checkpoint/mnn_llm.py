@@ -8,7 +8,7 @@ checkpoint they were made from (see `mnn_llm_names.py`). int4 and int8 codes can
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pocketglm.checkpoint.elements import PLAIN_TYPES, ElementType, RawBytes
 from pocketglm.checkpoint.files import DataFile, opened_files, read_json_object
-from pocketglm.checkpoint.mnn_llm_graph import Graph, LinearPlace, read_graph
+from pocketglm.checkpoint.mnn_llm_graph import Graph, LinearPlace, NormPlace, read_graph
 from pocketglm.checkpoint.mnn_llm_names import describe_export
 from pocketglm.checkpoint.source import Float32, TensorInfo
 from pocketglm.checkpoint.stored import Placement, StoredCheckpoint
@@ -126,7 +126,7 @@ def open_mnn_llm(path: Path) -> MnnLlmCheckpoint:
         raise UnsupportedModelError(error.message, where=graph_file, hint=error.hint) from None
     with opened_files() as files:
         weights = files.open(_named(path, settings, "llm_weight", "llm.mnn.weight"))
-        reader = _Reader(path, weights)
+        reader = _Reader(path, weights, files.open(graph_file))
         if (path / STAMP_FILE).is_file():
             config = _read_own(reader, graph, read_json_object(path / STAMP_FILE))
         else:
@@ -138,8 +138,8 @@ def open_mnn_llm(path: Path) -> MnnLlmCheckpoint:
 class _Reader:
     """Collects the placements of one directory."""
 
-    def __init__(self, path: Path, weights: DataFile) -> None:
-        self.path, self.weights = path, weights
+    def __init__(self, path: Path, weights: DataFile, graph: DataFile) -> None:
+        self.path, self.weights, self._graph = path, weights, graph
         self.plain: dict[str, Placement] = {}
         self.quantized: dict[str, QuantizedPlacement] = {}
 
@@ -171,8 +171,13 @@ class _Reader:
         if not keep_zeros and not np.frombuffer(raw, "<f4").any():
             del self.plain[bias]
 
-    def place_vector(self, name: str, offset: int, size: int) -> None:
-        self._place_plain(name, FLOAT32, (size // 4,), offset, self.weights)
+    def place_norm(self, name: str, norm: NormPlace) -> None:
+        """A norm's weight, and its bias if there is one."""
+        data = self._graph if norm.inside else self.weights
+        weight, bias = norm.sizes
+        self._place_plain(f"{name}.weight", FLOAT32, (weight // 4,), norm.offset, data)
+        if bias:
+            self._place_plain(f"{name}.bias", FLOAT32, (bias // 4,), norm.offset + weight, data)
 
     def place_embedding(self, data: DataFile, model: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Embedding rows: bfloat16 in their own file, or float16 or quantized in the weight file."""
@@ -255,9 +260,7 @@ def _read_own(reader: _Reader, graph: Graph, stamp: Mapping[str, Any]) -> dict[s
         reader.place_linear(place.name, place, inputs)
         reader.bias(place.name, place, keep_zeros=True)
     for norm in graph.norms:
-        reader.place_vector(f"{norm.name}.weight", norm.offset, norm.sizes[0])
-        if norm.sizes[1]:
-            reader.place_vector(f"{norm.name}.bias", norm.offset + norm.sizes[0], norm.sizes[1])
+        reader.place_norm(norm.name, norm)
     return {
         "model_type": "pocketglm",
         "embedding_name": "embedding",
@@ -279,9 +282,8 @@ def _read_foreign(
         reader.place_linear(name, place, place.inputs)
         reader.bias(name, place, keep_zeros=name in described.biased)
     for name, norm in described.norms.items():
-        if norm.sizes[0] == 0:
-            raise UnsupportedModelError(f"{norm.name} is stored inside the graph", where=reader.path)
-        reader.place_vector(f"{name}.weight", norm.offset, norm.sizes[0])
+        # MNN's exporter gives RMS norms a bias of zeros
+        reader.place_norm(name, replace(norm, sizes=(norm.sizes[0], 0)))
     return described.config
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pocketglm.errors import CheckpointError, UnsupportedModelError
 
-MAX_GRAPH_BYTES = 256 << 20
+MAX_GRAPH_BYTES = 64 << 20
 """Graphs keep their weights elsewhere: the largest known one has a few megabytes."""
 
 BLOB, CONVOLUTION, LAYER_NORM, ROTARY = 7, 9, 88, 102
@@ -44,13 +44,13 @@ class LinearPlace:
 
 @dataclass(frozen=True)
 class NormPlace:
-    """A norm's weight and bias (0 bytes where there is none), or its weight itself in `inline`."""
+    """A norm's weight and bias (0 bytes where there is none), in the weight file or `inside` the graph."""
 
     name: str
     epsilon: float
     offset: int
     sizes: tuple[int, int]
-    inline: NDArray[np.float32]
+    inside: bool
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ def read_graph(path: Path) -> Graph:
             _read_operator(op, graph)
     except (struct.error, IndexError, ValueError, RecursionError) as error:
         raise CheckpointError(f"is not an MNN graph, or damaged ({error})", where=path) from None
+    if not graph.linears:
+        raise CheckpointError("is not an MNN graph of a language model: it has no linear layer", where=path)
     return graph
 
 
@@ -149,8 +151,9 @@ def _norm(name: str, main: _Table) -> NormPlace:
     epsilon = main.number(1, "<f")
     if len(external) >= 2:
         sizes = (external[1], external[2] if len(external) > 2 else 0)
-        return NormPlace(name, epsilon, external[0], sizes, np.empty(0, np.float32))
-    return NormPlace(name, epsilon, 0, (0, 0), main.array(2, "<f4"))
+        return NormPlace(name, epsilon, external[0], sizes, False)
+    offset, count = main.vector(2)
+    return NormPlace(name, epsilon, offset, (4 * count, 0), True)
 
 
 class _Table:
@@ -182,11 +185,16 @@ class _Table:
 
     def array(self, index: int, dtype: str) -> NDArray[Any]:
         """A vector of scalars; empty where it is absent."""
+        start, count = self.vector(index)
+        return np.frombuffer(self._data, dtype, count, start) if count else np.empty(0, dtype)
+
+    def vector(self, index: int) -> tuple[int, int]:
+        """Where the elements of a vector start in the file, and how many there are."""
         at = self._at(index)
         if not at:
-            return np.empty(0, dtype)
+            return 0, 0
         start = at + _unpack(self._data, "<I", at)
-        return np.frombuffer(self._data, dtype, _unpack(self._data, "<I", start), start + 4)
+        return start + 4, _unpack(self._data, "<I", start)
 
     def _at(self, index: int) -> int:
         """Where a field lies, 0 if it is absent."""

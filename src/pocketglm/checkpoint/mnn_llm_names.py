@@ -38,6 +38,7 @@ MAX_CONTEXT = 2048
 HEAD, EMBEDDING, FINAL_NORM = "lm_head", "model.embed_tokens", "model.norm"
 _LINEAR = re.compile(r"/layers\.(\d+)/(self_attn|mlp)/(\w+)/Linear")
 _NORM = re.compile(r"/blocks\.(\d+)/(input_layernorm|post_attention_layernorm)/.*")
+_ROTARY = re.compile(r"/layers\.(\d+)/self_attn/FusedRoPE")
 _HEAD = "/lm/lm_head/Linear"
 
 
@@ -80,9 +81,13 @@ def _linear_name(name: str, path: Path) -> str:
 
 def _norms(graph: Graph, path: Path) -> dict[str, NormPlace]:
     """Norms by name: the one that belongs to no block is the last."""
-    if any(rotary.norms for rotary in graph.rotaries):
-        raise _refusal("norms of queries and keys, which are stored inside the graph,", path)
     named: dict[str, NormPlace] = {}
+    for rotary in graph.rotaries:
+        match = _ROTARY.fullmatch(rotary.name)
+        if match is None or len(rotary.norms) not in (0, 2):
+            raise _refusal(f"a rotary operator called {rotary.name}", path)
+        for part, norm in zip(("q_norm", "k_norm"), rotary.norms, strict=False):
+            named[f"model.layers.{match[1]}.self_attn.{part}"] = norm
     for norm in graph.norms:
         match = _NORM.fullmatch(norm.name)
         name = f"model.layers.{match[1]}.{match[2]}" if match else FINAL_NORM
@@ -101,7 +106,8 @@ def _config(
 ) -> dict[str, Any]:
     rotary = graph.rotaries[0]
     same = {(r.num_heads, r.num_kv_heads, r.head_dim, r.dimensions) for r in graph.rotaries}
-    epsilons = {norm.epsilon for norm in graph.norms}
+    inner = [norm for rotary in graph.rotaries for norm in rotary.norms]
+    epsilons = {norm.epsilon for norm in (*graph.norms, *inner)}
     gate = linears.get("model.layers.0.mlp.gate_proj")
     if len(same) != 1 or len(epsilons) != 1 or gate is None or rotary.dimensions != rotary.head_dim:
         raise _refusal("blocks that differ, or a partly rotated head,", path)
