@@ -17,9 +17,10 @@ from pocketglm.engine.reference.attention import Visibility
 from pocketglm.engine.reference.rotary import rotate_at
 from pocketglm.errors import EngineError
 
-ROWS_AT_ONCE = 256
-"""Rows of a long segment computed at once: MNN holds the scores of all heads several times over, and
-256 rows already keep its int8 kernels busy."""
+ROWS_AT_ONCE = 128
+"""Rows of a long segment computed at once. A prompt of 512 tokens through blocks of ChatGLM-6B takes as
+long in pieces of 64 or 128, 9 % longer in pieces of 256 and 26 % longer in one; and every graph keeps
+buffers of its own for its activations, 40 MB a block at 128 rows and 150 MB at 512."""
 
 
 class MnnStage:
