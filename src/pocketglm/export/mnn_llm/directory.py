@@ -17,7 +17,7 @@ import psutil
 from pocketglm.engine.mnn.runtime import mnn_version
 from pocketglm.errors import EngineError, InputError, ResourceError
 from pocketglm.export.mnn_llm import settings
-from pocketglm.export.mnn_llm.check import CheckReport, check_directory, tokenizer_of
+from pocketglm.export.mnn_llm.check import ROW_SCALES, CheckReport, check_directory, tokenizer_of
 from pocketglm.export.mnn_llm.graph import GRAPH_FILE, make_graph
 from pocketglm.export.mnn_llm.tokenizer import (
     TOKENIZER_FILE,
@@ -40,8 +40,8 @@ SIDE_FILE = "tokenizer.json"
 SPARE_BYTES = 64 << 20
 """Disk space beyond the weights: graph, tokenizer and the file system's own needs."""
 
-LOADED_SHARE = 1.25
-"""Memory that a loaded model takes, in sizes of its weight file: 1.11 for ChatGLM-6B, and some caches."""
+LOADED_SHARE = 1.5
+"""Memory that loading a model takes, in sizes of its weight file: 1.35 at most for ChatGLM-6B, 1.14 later."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def export_mnn_llm(package: str | Path, output: str | Path, progress: Progress |
                 partial.mkdir()
             notes = _write(opened, plan, partial, progress)
             report = _check(opened, plan, partial)
+            _write_run_settings(opened, plan, partial, report.dynamic_option)
             _write_json(partial, settings.STAMP_FILE, settings.stamp(opened, plan, version, report.to_dict()))
             with disk_errors(target):
                 partial.rename(target)
@@ -126,8 +127,7 @@ def _write(package: Package, plan: WeightPlan, directory: Path, progress: Progre
     write_small_file(directory / GRAPH_FILE, graph)
     write_weights(package, plan, directory, advance)
     template = package.text(TEMPLATE_FILE)
-    defaults = AnswerDefaults.of(package)
-    stops = sorted(defaults.end_tokens)
+    stops = sorted(AnswerDefaults.of(package).end_tokens)
     tokenizer = _tokenizer(package, stops, has_template=template is not None)
     write_small_file(directory / TOKENIZER_FILE, tokenizer.data)
     if (text := package.text(SIDE_FILE)) is not None:
@@ -136,11 +136,19 @@ def _write(package: Package, plan: WeightPlan, directory: Path, progress: Progre
     window = has_window(spec)
     model = settings.model_settings(spec, plan, window, template, eos)
     _write_json(directory, settings.MODEL_FILE, model)
-    _write_json(directory, settings.CONFIG_FILE, settings.run_settings(package, plan, defaults.settings()))
+    _write_run_settings(package, plan, directory)
     notes = list(tokenizer.notes)
     if spec.positions == "glm_2d":
         notes.append("MNN computes every prompt from its start: the cache of a conversation is not reused")
     return notes
+
+
+def _write_run_settings(
+    package: Package, plan: WeightPlan, directory: Path, dynamic_option: int = ROW_SCALES
+) -> None:
+    sampling = AnswerDefaults.of(package).settings()
+    data = settings.run_settings(package, plan, sampling, dynamic_option)
+    _write_json(directory, settings.CONFIG_FILE, data)
 
 
 def _tokenizer(package: Package, stops: list[int], *, has_template: bool) -> MnnTokenizer:

@@ -27,13 +27,9 @@ THREADS = 4
 """What MNN's own exporter writes; apps have a setting of their own."""
 
 
-INPUT_SCALES = 2
-"""Activations are rounded to int8 with one scale for every group of inputs, not for the whole row: models
-whose activations have a few very large channels need it. SmolLM2-135M int4, KL divergence from the same
-weights with float32 activations: 0.046 with one scale a row (MNN's default, 0), 0.003 with this."""
-
-
-def run_settings(package: Package, plan: WeightPlan, sampling: SamplingSettings) -> dict[str, Any]:
+def run_settings(
+    package: Package, plan: WeightPlan, sampling: SamplingSettings, dynamic_option: int
+) -> dict[str, Any]:
     """`config.json`. Quantized weights stay quantized; 32-bit packages ask for full precision."""
     bits = {entry.format.bits for entry in plan.tensors.values() if isinstance(entry, LinearEntry)}
     settings: dict[str, Any] = {
@@ -44,7 +40,7 @@ def run_settings(package: Package, plan: WeightPlan, sampling: SamplingSettings)
         "thread_num": THREADS,
         "precision": "high" if 32 in bits else "low",
         "memory": "low",
-        "dynamic_option": INPUT_SCALES,
+        "dynamic_option": dynamic_option,
         "max_all_tokens": package.spec.max_context,
         **_sampler(sampling),
     }
