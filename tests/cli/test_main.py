@@ -119,6 +119,7 @@ def test_debug_after_two_dashes_is_text(command: Command, package: Path) -> None
         ["nonsense"],
         ["run", "DIR", "x", "--temperature", "hot"],
         ["run", "DIR", "x", "--memory", "2 pounds"],
+        ["run", "DIR", "x", "--memory", "10"],
         ["run", "DIR", "x", "--threads", "0"],
         ["convert", "DIR"],
         ["eval", "DIR"],

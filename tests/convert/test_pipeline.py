@@ -222,6 +222,20 @@ def test_resume_does_not_redo_finished_blocks(tmp_path: Path) -> None:
     assert contents(tmp_path / "p") == contents(tmp_path / "whole")
 
 
+def test_resume_of_a_finished_conversion_is_content_with_it(tmp_path: Path) -> None:
+    source = write_llama(tmp_path / "s")
+    resume = replace(formats(4), resume=True)
+    convert(source, tmp_path / "p", resume)
+    before = (tmp_path / "p" / "manifest.json").stat().st_mtime_ns
+    convert(source, tmp_path / "p", resume)
+    assert (tmp_path / "p" / "manifest.json").stat().st_mtime_ns == before
+    assert not (tmp_path / "p.partial").exists()
+    with pytest.raises(InputError, match="with other settings"):
+        convert(source, tmp_path / "p", replace(formats(8), resume=True))
+    with pytest.raises(InputError, match="another source"):
+        convert(write_llama(tmp_path / "other"), tmp_path / "p", resume)
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove hidden states", "remove a block"])
 def test_resume_after_damage_still_ends_in_the_same_bytes(tmp_path: Path, damage: str) -> None:
     source = write_llama(tmp_path / "s")

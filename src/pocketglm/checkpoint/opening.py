@@ -106,10 +106,12 @@ def _only_weights(directory: Path) -> Weights:
         raise CheckpointError(
             f"has several weight files: {', '.join(found[:8])}", where=directory, hint="name one of the files"
         )
+    is_package = {"manifest.json", "head.mnn.weight"} <= set(names)
     raise CheckpointError(
         "has no weights: expected model.safetensors or pytorch_model.bin (or the index of their shards), "
         "or a .gguf file",
         where=directory,
+        hint="this is a package already; name the checkpoint it was made from" if is_package else None,
     )
 
 

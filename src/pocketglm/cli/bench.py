@@ -22,7 +22,9 @@ def bench(
     memory: options.MemoryOption = None,
     json: options.JsonOption = False,
 ) -> None:
-    """Measure prefill and decode speed, load time and peak memory with tokens of a real text."""
+    """Measure speed, load time and peak memory.
+
+    Prefill and decode run over tokens of a real text."""
     from pocketglm.generate.bench import BenchSettings
     from pocketglm.generate.bench import bench as measure
 

@@ -92,6 +92,7 @@ def cpu_count() -> int:
 def run_conversion(source: str | Path, output: Path, settings: ConvertSettings) -> dict[str, Any]:
     """Convert with a progress bar. Returns what there is to report."""
     from pocketglm.convert import convert as convert_checkpoint
+    from pocketglm.convert.journal import partial_of
     from pocketglm.package.reader import read_manifest
 
     began = time.perf_counter()
@@ -99,7 +100,8 @@ def run_conversion(source: str | Path, output: Path, settings: ConvertSettings) 
         with progress_bar("converting") as update:
             convert_checkpoint(source, output, settings, lambda p: update(p.step, p.done, p.total))
     except KeyboardInterrupt:
-        console.note("finished parts are kept: continue with --resume")
+        if partial_of(output).is_dir():
+            console.note("finished parts are kept: continue with --resume")
         raise
     seconds = time.perf_counter() - began
     manifest = read_manifest(output)
@@ -111,6 +113,7 @@ def run_conversion(source: str | Path, output: Path, settings: ConvertSettings) 
         "source_mb_per_s": round(read / seconds / 1e6, 1),
         "package_bytes": sum(entry.size for entry in manifest.files.values()),
         "fidelity": (manifest.fidelity or {}).get("model"),
+        "tokenizer": "tokenizer.json" in manifest.files,
     }
 
 
@@ -120,8 +123,10 @@ def show_summary(summary: dict[str, Any]) -> None:
         f"{summary['path']}: {size} from {source} in {summary['seconds']:.1f} s "
         f"({summary['source_mb_per_s']:.0f} MB/s)"
     )
+    if not summary["tokenizer"]:
+        console.note("the checkpoint has no tokenizer files, so the package takes and gives token ids only")
     if fidelity := summary["fidelity"]:
         console.note(
             f"against the original on a short text: KL divergence {fidelity['kl_divergence']}, "
-            f"same first token {fidelity['top1_agreement']:.0%}"
+            f"same likeliest next token {fidelity['top1_agreement']:.0%}"
         )

@@ -41,8 +41,9 @@ def demo(
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
 ) -> None:
-    """Get a model, convert it to int4, verify the package, and ask it something.
+    """Get a model, convert it and ask it something.
 
+    Converts to int4 and verifies the package.
     Files go to the user's cache folder, or to POCKETGLM_CACHE; what is there already is used again.
     """
     from pocketglm.convert.user_cache import cache_directory

@@ -103,6 +103,6 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         rows += [
             ("original's", f"{result['reference_perplexity']:.4f} ({change:+.2%})"),
             ("KL divergence", f"{result['kl']:.6f} nats a token"),
-            ("same first token", f"{result['top1']:.2%}"),
+            ("same likeliest token", f"{result['top1']:.2%}"),
         ]
     return rows

@@ -118,18 +118,14 @@ def fidelity_rows(fidelity: dict[str, Any] | None) -> list[list[str]]:
     """A table of the report's figures, one row a block; empty where the report was left out."""
     if not fidelity or not fidelity.get("model"):
         return []
-    rows = [["", "relative error", "cosine", "accumulated error", "cosine"]]
+    rows = [["", "relative error", "accumulated error"]]
     for index, block in enumerate(fidelity["blocks"]):
-        rows.append([f"block {index}", *_figures(block.get("output")), *_figures(block.get("accumulated"))])
-    rows.append(["head", *_figures(fidelity["head"].get("output")), "", ""])
+        rows.append([f"block {index}", _error(block.get("output")), _error(block.get("accumulated"))])
+    rows.append(["head", _error(fidelity["head"].get("output")), ""])
     model = fidelity["model"]
-    rows.append(
-        ["whole model", f"KL {model['kl_divergence']}", f"top-1 {model['top1_agreement']:.1%}", "", ""]
-    )
+    rows.append(["whole model", f"KL {model['kl_divergence']}", f"top-1 {model['top1_agreement']:.1%}"])
     return rows
 
 
-def _figures(entry: dict[str, Any] | None) -> list[str]:
-    if entry is None:
-        return ["-", "-"]
-    return [str(entry.get(name, "-")) for name in ("relative_error", "cosine")]
+def _error(figures: dict[str, Any] | None) -> str:
+    return "-" if figures is None else str(figures.get("relative_error", "-"))

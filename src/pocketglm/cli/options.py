@@ -11,11 +11,18 @@ from pocketglm.cli.sizes import parse_size
 from pocketglm.errors import InputError
 
 
-def _size(text: str) -> int:
+LEAST_MEMORY = 64 << 20
+"""Even weights streamed from disk pass in pieces of some MiB, beside activations, logits and caches."""
+
+
+def _memory(text: str) -> int:
     try:
-        return parse_size(text)
+        size = parse_size(text)
     except InputError as error:
         raise typer.BadParameter(f"{error} ({error.hint})" if error.hint else str(error)) from None
+    if size < LEAST_MEMORY:
+        raise typer.BadParameter(f"{text} is too little for any model; allow at least 64 MiB")
+    return size
 
 
 PackageArgument = Annotated[
@@ -32,7 +39,7 @@ ThreadsOption = Annotated[
 MemoryOption = Annotated[
     int | None,
     typer.Option(
-        "--memory", parser=_size, metavar="SIZE", help="Memory the engine may use, such as 2GiB or 800MiB."
+        "--memory", parser=_memory, metavar="SIZE", help="Memory the engine may use, such as 2GiB or 800MiB."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -60,6 +60,10 @@ def run(
     from pocketglm.generate.model import load
 
     text = read_prompt(prompt)
+    if not text and not raw:
+        raise InputError(
+            "the prompt is empty", hint="give some text; with --raw, a model may start from nothing"
+        )
     with load(package, engine, threads, memory) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,

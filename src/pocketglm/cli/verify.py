@@ -14,7 +14,10 @@ from pocketglm.errors import PocketGLMError
 
 
 def verify(package: PackageArgument, json: JsonOption = False) -> None:
-    """Check every file of a package: sizes, SHA-256, headers, padding, finite values."""
+    """Check every byte of a package.
+
+    Sizes, SHA-256 of all files, headers, padding, and that all values are finite.
+    """
     from pocketglm.package.verify import verify_package
 
     try:

@@ -24,6 +24,11 @@ JOURNAL_FILE = "journal.json"
 HIDDEN_FILE = "hidden-{step:04d}.f32"
 
 
+def partial_of(output: Path) -> Path:
+    """Where a conversion to `output` works until it is done."""
+    return output.with_name(output.name + ".partial")
+
+
 class Journal:
     """Finished files, their report entries, and the probe's hidden states after the last block."""
 
@@ -41,7 +46,7 @@ class Journal:
         Raises `InputError` where an unfinished conversion is there and neither `resume` nor
         `overwrite` is set, where it was made with other settings, or while another one runs.
         """
-        directory = output.with_name(output.name + ".partial")
+        directory = partial_of(output)
         journal = cls(directory, fingerprint)
         with disk_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from pocketglm.convert.settings import ConvertSettings
 from pocketglm.convert.weights import WeightConverter
 from pocketglm.errors import InputError, ResourceError
 from pocketglm.package.manifest import EMBEDDING_FILES, MANIFEST_FILE, FileEntry, Manifest
-from pocketglm.package.reader import Package
+from pocketglm.package.reader import Package, read_manifest
 from pocketglm.package.writer import FileWriter, WeightFileWriter, write_small_file
 from pocketglm.quantize.bfloat16 import to_bfloat16
 
@@ -66,6 +66,9 @@ def convert(
     _check_output(output, settings)
     with open_checkpoint(source) as checkpoint:
         plan = plan_conversion(checkpoint, settings)
+        if output.exists() and not settings.overwrite:
+            _check_finished(output, checkpoint, plan, settings)
+            return output
         journal = Journal.start(
             output,
             fingerprint(checkpoint, plan, settings),
@@ -84,10 +87,24 @@ def convert(
 def _check_output(output: Path, settings: ConvertSettings) -> None:
     if not output.exists():
         return
-    if not settings.overwrite:
+    if not settings.overwrite and not settings.resume:
         raise InputError("already exists", where=output, hint="choose another name, or add --overwrite")
     if not (output / MANIFEST_FILE).is_file():
-        raise InputError(f"is not a package (no {MANIFEST_FILE}); it will not be overwritten", where=output)
+        raise InputError(f"is not a package (no {MANIFEST_FILE}) and is left alone", where=output)
+
+
+def _check_finished(
+    output: Path, checkpoint: Checkpoint, plan: ConversionPlan, settings: ConvertSettings
+) -> None:
+    """What `resume` finds finished must be what it was asked for."""
+    manifest = read_manifest(output)
+    found = (manifest.spec, manifest.quantization, manifest.source)
+    if found != (plan.spec, settings.quantize.to_dict(), source_of(checkpoint, plan)):
+        raise InputError(
+            "already exists, from another source or with other settings",
+            where=output,
+            hint="choose another name, or add --overwrite",
+        )
 
 
 class _Conversion:
@@ -203,22 +220,13 @@ class _Conversion:
         return table.blocks[step] if step < len(table.blocks) else table.head
 
     def _manifest(self) -> Manifest:
-        plan, journal, checkpoint = self._plan, self._journal, self._checkpoint
-        files = sorted({info.file for info in checkpoint.tensors.values()})
-        source: dict[str, Any] = {
-            "name": checkpoint.path.resolve().name,
-            "format": checkpoint.format,
-            "files": [{"name": file.name, "size": file.stat().st_size} for file in files],
-            "converter": f"pocketglm {pocketglm.__version__}",
-        }
-        if plan.kept_rows is not None:
-            source["kept_rows"] = _runs(plan.kept_rows)
+        plan, journal = self._plan, self._journal
         return Manifest(
             spec=plan.spec,
             embedding_dtype=plan.embedding_dtype,
             files={name: FileEntry(entry.size, entry.sha256) for name, entry in journal.files.items()},
             weights={layout.file: layout.entries for layout in plan.layouts},
-            source=source,
+            source=source_of(self._checkpoint, plan),
             quantization=self._settings.quantize.to_dict(),
             fidelity=self._fidelity(),
         )
@@ -238,6 +246,20 @@ class _Conversion:
         self._done += elements
         if self._progress:
             self._progress(ConversionProgress(step, self._done, self._plan.elements))
+
+
+def source_of(checkpoint: Checkpoint, plan: ConversionPlan) -> dict[str, Any]:
+    """Where a package comes from, for its manifest: no private paths, and the same for the same source."""
+    files = sorted({info.file for info in checkpoint.tensors.values()})
+    source: dict[str, Any] = {
+        "name": checkpoint.path.resolve().name,
+        "format": checkpoint.format,
+        "files": [{"name": file.name, "size": file.stat().st_size} for file in files],
+        "converter": f"pocketglm {pocketglm.__version__}",
+    }
+    if plan.kept_rows is not None:
+        source["kept_rows"] = _runs(plan.kept_rows)
+    return source
 
 
 def _size(rule: TensorRule) -> int:

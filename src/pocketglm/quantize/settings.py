@@ -36,7 +36,7 @@ KEYS: dict[str, tuple[type, tuple[int, ...]]] = {
 
 LEAST_HEAD_BITS = 8
 """The head's errors go straight into the logits, and nothing after it averages them out: an int4 head
-costs SmolLM2 5.8% of perplexity where int4 blocks cost nothing (docs/decisions/int8-head.md)."""
+costs SmolLM2 5.8% of perplexity where int4 blocks cost nothing (docs/decisions/0003-int8-head.md)."""
 
 
 def head_format(block: WeightFormat, bits: int | None = None) -> WeightFormat:
