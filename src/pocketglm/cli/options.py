@@ -10,7 +10,6 @@ import typer
 from pocketglm.cli.sizes import parse_size
 from pocketglm.errors import InputError
 
-
 LEAST_MEMORY = 64 << 20
 """Even weights streamed from disk pass in pieces of some MiB, beside activations, logits and caches."""
 
