@@ -28,7 +28,7 @@ from pocketglm.quantize.bfloat16 import from_bfloat16, to_bfloat16
 Float32 = NDArray[np.float32]
 PATHS = 3  # see convert.weights
 PROBE_TOKENS = 48
-"""More tokens cost time and change the figures little: the error of a block varies by a few percent."""
+"""At 48, the probe is a fifth of the work of converting ChatGLM-6B (125 s of CPU time, 103 s without)."""
 
 PROBE_TEXT = (
     "The lighthouse keeper wrote down the weather every evening: wind from the north-west, 17 knots, "
