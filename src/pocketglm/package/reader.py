@@ -1,8 +1,8 @@
 """Opening a package and reading its tensors in place.
 
 Enters: a directory, untrusted. Leaves: memory-mapped weights and embedding rows. Opening checks the
-manifest, every size, offset and overlap, and the hashes of the small files; the hashes of the weight
-files are what `pocketglm verify` checks, because reading gigabytes would make loading slow.
+manifest, every size, offset and overlap. The hash of a small file is checked when it is read, those of
+the weight files by `pocketglm verify`: reading gigabytes at every start would be slow.
 """
 
 from __future__ import annotations
