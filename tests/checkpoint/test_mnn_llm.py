@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engine.contract_specs import FORMATS, SPECS
 from engine.mnn.graphs import need_mnn
 from engine.tiny_packages import dequantized_tensors, random_tensors, write_package
 from generate.tiny_models import PREFIXED, write_tiny
 from pocketglm.checkpoint import open_checkpoint
+from pocketglm.checkpoint.mnn_llm import QuantizedPlacement
 from pocketglm.convert import ConvertSettings, convert
 from pocketglm.errors import CheckpointError, PocketGLMError, UnsupportedModelError
 from pocketglm.export.mnn_llm import export_mnn_llm
@@ -205,6 +207,20 @@ def test_an_unusual_code_table(own: Path) -> None:
         file.write(b"\x7f")
     with pytest.raises(UnsupportedModelError, match=r"head\.weight has codes of another kind"):
         open_checkpoint(own)
+
+
+def test_scales_that_float16_does_not_hold(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As older releases of MNN's exporter write them: read exactly, but never taken over rounded."""
+
+    def wide(self: QuantizedPlacement, start: int, count: int) -> NDArray[np.float32]:
+        return np.full((count, self.groups, self.alpha_values), 0.1, np.float32)
+
+    monkeypatch.setattr(QuantizedPlacement, "alpha", wide)
+    with pytest.raises(UnsupportedModelError, match=r"block\.0\.attention\.qkv\.weight has float32 scales"):
+        back(own, tmp_path / "again", FORMATS["int4-g32"])
+    assert back(own, tmp_path / "wide", WeightFormat(32)).is_dir()
 
 
 def test_names_outside_the_directory(own: Path) -> None:

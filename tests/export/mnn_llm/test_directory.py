@@ -286,6 +286,12 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export_mnn_llm(package, tmp_path / "exported")
 
 
+def test_missing_parent(tmp_path: Path) -> None:
+    package = package_of(tmp_path / "package", SPECS["plain"])
+    with pytest.raises(ResourceError, match="No such file"):
+        export_mnn_llm(package, tmp_path / "missing" / "exported")
+
+
 def test_two_axes_without_a_prefix_are_refused(tmp_path: Path) -> None:
     from dataclasses import replace
 

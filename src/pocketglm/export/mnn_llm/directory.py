@@ -100,7 +100,8 @@ def _check_supported(package: Package) -> None:
 
 
 def _check_disk(plan: WeightPlan, directory: Path) -> None:
-    free, needed = shutil.disk_usage(directory).free, plan.size + SPARE_BYTES
+    with disk_errors(directory):  # the folder may not exist
+        free, needed = shutil.disk_usage(directory).free, plan.size + SPARE_BYTES
     if free < needed:
         raise ResourceError(
             f"the export needs {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free",
