@@ -10,6 +10,7 @@ import pytest
 import pocketglm
 from cli.conftest import Command
 from generate.tiny_models import BEGIN, write_tiny
+from pocketglm.cli.options import parse_backend
 from pocketglm.generate.answer_text import tidy_answer
 
 
@@ -154,3 +155,26 @@ def test_a_real_story(command: Command, shared_data: Path, tmp_path: Path) -> No
     story = (source / "greedy.txt").read_text()
     assert len(result.stdout) > 200
     assert story.startswith(result.stdout.rstrip("\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("opencl", "opencl"),
+        ("0-2=cuda,3=cpu,head=cpu", {0: "cuda", 1: "cuda", 2: "cuda", 3: "cpu", "head": "cpu"}),
+    ],
+)
+def test_backends_are_named_for_all_or_by_block(text: str, expected: object) -> None:
+    assert parse_backend(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0-=x=", "=cpu", "a=cpu", "0=", "1-b=cpu"])
+def test_malformed_backends(command: Command, package: Path, text: str) -> None:
+    assert command("run", package, "x", "--backend", text).exit_code == 2
+
+
+def test_a_backend_that_is_not_there(command: Command, package: Path) -> None:
+    result = command("run", package, "x", "--engine", "reference", "--backend", "cuda")
+    assert result.exit_code == 6
+    assert "engine reference has no backend 'cuda' here" in result.stderr
+    assert "it has cpu" in result.stderr

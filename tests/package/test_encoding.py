@@ -106,3 +106,24 @@ def test_embedding_rows_are_read_by_id(tmp_path: Path) -> None:
         raw = np.fromfile(package.path / "embedding.bf16", "<u2").reshape(40, 32)
         expected = (raw[[5, 0, 5]].astype(np.uint32) << 16).view(np.float32)
         np.testing.assert_array_equal(rows, expected)
+
+
+def test_fingerprint_is_of_what_logits_depend_on(tmp_path: Path) -> None:
+    """Another template leaves it; another weight does not."""
+    import json
+
+    prints = []
+    for name in ("a", "b"):
+        write_package(tmp_path / name, WeightFormat(4))
+        with Package.open(tmp_path / name) as package:
+            prints.append(package.fingerprint)
+    assert prints[0] == prints[1]
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text("utf-8"))
+    manifest["files"]["generation.json"]["sha256"] = "0" * 64
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with Package.open(tmp_path / "b") as package:
+        assert package.fingerprint == prints[0]
+    manifest["files"]["block_00.mnn.weight"]["sha256"] = "0" * 64
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with Package.open(tmp_path / "b") as package:
+        assert package.fingerprint != prints[0]

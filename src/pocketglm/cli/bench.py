@@ -20,17 +20,21 @@ def bench(
     engine: options.EngineOption = None,
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
+    backend: options.BackendOption = None,
     json: options.JsonOption = False,
 ) -> None:
     """Measure speed, load time and peak memory.
 
-    Prefill and decode run over tokens of a real text."""
+    Prefill and decode run over tokens of a real text.
+    """
     from pocketglm.generate.bench import BenchSettings
     from pocketglm.generate.bench import bench as measure
 
     settings = BenchSettings(prompt_tokens, new_tokens, sequences, rounds)
     with progress_bar("measuring") as update:
-        result = measure(package, settings, engine=engine, threads=threads, memory=memory, progress=update)
+        result = measure(
+            package, settings, engine=engine, threads=threads, memory=memory, backend=backend, progress=update
+        )
     if json:
         console.report(result.to_dict())
         return

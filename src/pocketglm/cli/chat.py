@@ -36,6 +36,7 @@ def chat(
     ] = False,
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
+    backend: options.BackendOption = None,
 ) -> None:
     """Chat with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D or /quit ends.
 
@@ -49,7 +50,7 @@ def chat(
     conversation = Conversation.load(load_file) if load_file else Conversation()
     if system is not None:
         conversation.system = system
-    with load(package, engine, threads, memory) as model:
+    with load(package, engine, threads, memory, backend) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,
             temperature=temperature,

@@ -36,6 +36,7 @@ def evaluate(
     engine: options.EngineOption = None,
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
+    backend: options.BackendOption = None,
     json: options.JsonOption = False,
 ) -> None:
     """Measure how well a package predicts a text.
@@ -47,7 +48,7 @@ def evaluate(
     from pocketglm.generate.perplexity import evaluate as measure
 
     with ExitStack() as stack:
-        model = stack.enter_context(load(package, engine, threads, memory))
+        model = stack.enter_context(load(package, engine, threads, memory, backend))
         tokens = model.tokenizer.encode(read_text(text))
         reference = (
             None

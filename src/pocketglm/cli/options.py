@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +25,26 @@ def _memory(text: str) -> int:
     return size
 
 
+_BACKEND = re.compile(r"(head|(?P<first>\d{1,4})(-(?P<last>\d{1,4}))?)=(?P<name>\w+)")
+
+
+def parse_backend(text: str) -> str | dict[int | str, str]:
+    """A backend's name, or names by block index and `head` from `0-13=opencl,head=cpu`."""
+    if "=" not in text:
+        return text
+    named: dict[int | str, str] = {}
+    for item in text.split(","):
+        match = _BACKEND.fullmatch(item)
+        if match is None:
+            raise typer.BadParameter(f"{item!r} is not like 0-13=cpu, 5=cpu or head=cpu")
+        first, last, name = match.group("first", "last", "name")
+        if first is None:
+            named["head"] = name
+        else:
+            named |= dict.fromkeys(range(int(first), int(last or first) + 1), name)
+    return named
+
+
 PackageArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="A package made by `pocketglm convert`.")
 ]
@@ -39,6 +60,15 @@ MemoryOption = Annotated[
     int | None,
     typer.Option(
         "--memory", parser=_memory, metavar="SIZE", help="Memory the engine may use, such as 2GiB or 800MiB."
+    ),
+]
+BackendOption = Annotated[
+    Any,
+    typer.Option(
+        "--backend",
+        parser=parse_backend,
+        metavar="NAMES",
+        help="Where the engine mnn computes: one name, or by block, as in 0-13=opencl,14-27=cpu,head=cpu.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -50,6 +50,7 @@ def run(
     stats: Annotated[bool, typer.Option("--stats", help="Print counts and speed to standard error.")] = False,
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
+    backend: options.BackendOption = None,
     json: options.JsonOption = False,
 ) -> None:
     """Answer one prompt.
@@ -64,7 +65,7 @@ def run(
         raise InputError(
             "the prompt is empty", hint="give some text; with --raw, a model may start from nothing"
         )
-    with load(package, engine, threads, memory) as model:
+    with load(package, engine, threads, memory, backend) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,
             temperature=temperature,

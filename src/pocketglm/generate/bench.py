@@ -19,7 +19,7 @@ import numpy as np
 
 from pocketglm.errors import InputError
 from pocketglm.generate.batch import decode_together
-from pocketglm.generate.model import Model, load
+from pocketglm.generate.model import Backend, Model, load
 from pocketglm.generate.session import Session
 
 Progress = Callable[[str, int, int], None]
@@ -66,11 +66,12 @@ def bench(
     engine: str | None = None,
     threads: int | None = None,
     memory: int | None = None,
+    backend: Backend = None,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Load the package and measure. Raises `InputError` where the tokens exceed its context."""
     began = time.perf_counter()
-    with load(path, engine, threads, memory) as model:
+    with load(path, engine, threads, memory, backend) as model:
         load_s = time.perf_counter() - began
         prompts = bench_prompts(model, settings.prompt_tokens, settings.sequences)
         need = settings.prompt_tokens + settings.new_tokens

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.contract import Engine, EngineOptions, Head, Stage
 from pocketglm.engine.registry import default_engine, get_engine
-from pocketglm.errors import InputError, PackageError
+from pocketglm.errors import EngineError, InputError, PackageError
 from pocketglm.generate.answer_defaults import AnswerDefaults
 from pocketglm.generate.sampler import SamplingSettings
 from pocketglm.generate.session import Session
@@ -26,6 +26,7 @@ from pocketglm.package.reader import Package
 if TYPE_CHECKING:
     from pocketglm.generate.template import ChatTemplate
 
+Backend = str | Mapping[int | str, str] | None
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -34,22 +35,36 @@ def load(
     engine: str | None = None,
     threads: int | None = None,
     memory: int | None = None,
+    backend: Backend = None,
 ) -> Model:
     """Open a package and load it into an engine (None: the best there is).
 
-    `threads` and `memory` (bytes) are limits for the engine; None leaves the choice to it. Raises
+    `threads` and `memory` (bytes) are limits for the engine; None leaves the choice to it. `backend`
+    is for engines that run on several: a name, or names by block index and `"head"`. Raises
     `PackageError` for a damaged package and `EngineError` for one that the engine cannot run.
     """
     for name, value in (("threads", threads), ("memory", memory)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, expected 1 or more")
     chosen = get_engine(engine or default_engine())
+    check_backend(chosen, backend)
     package = Package.open(path)
     try:
-        return Model(package, chosen, EngineOptions(threads, memory))
+        return Model(package, chosen, EngineOptions(threads, memory, backend))
     except BaseException:
         package.close()
         raise
+
+
+def check_backend(engine: Engine, backend: Backend) -> None:
+    """Raises `EngineError` where the engine does not have a backend that is asked for."""
+    named = () if backend is None else (backend,) if isinstance(backend, str) else backend.values()
+    there = engine.capabilities().devices
+    for name in named:
+        if name not in there:
+            raise EngineError(
+                f"engine {engine.name} has no backend {name!r} here", hint=f"it has {', '.join(there)}"
+            )
 
 
 class Model:

@@ -135,8 +135,17 @@ class Package:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the manifest: two packages with the same one hold the same bytes."""
-        return hashlib.sha256(self.manifest.to_json().encode()).hexdigest()
+        """SHA-256 over what logits depend on: the model's settings, embedding and weights.
+
+        Adding graphs to a package, or another chat template, does not change it.
+        """
+        manifest = self.manifest
+        computed = [manifest.embedding_file, *manifest.weights]
+        data = {
+            "model": manifest.spec.to_dict(),
+            "files": {name: manifest.files[name].sha256 for name in sorted(computed)},
+        }
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def block(self, index: int) -> WeightFile:
         return self._weight_file(block_file(index))

@@ -85,8 +85,8 @@ def test_thread_limit_is_for_the_call_only(package: Package) -> None:
     before = blas_threads()
     stage = ReferenceEngine().load_blocks(package, range(1), EngineOptions(threads=1))
     seen: list[list[int]] = []
-    source = stage._weights[0]
-    stage._weights[0] = lambda: (seen.append(blas_threads()), source())[1]
+    source = stage._parts[0]
+    stage._parts[0] = lambda: (seen.append(blas_threads()), source())[1]
     run(stage)
     assert seen == [[1] * len(before)]
     assert blas_threads() == before
@@ -95,16 +95,16 @@ def test_thread_limit_is_for_the_call_only(package: Package) -> None:
 def test_failed_allocation_leaves_the_cache(package: Package) -> None:
     stage = ReferenceEngine().load_blocks(package, range(2), EngineOptions())
     run(stage)
-    good = stage._weights[1]
+    good = stage._parts[1]
 
     def fail() -> weights.FileWeights:
         raise MemoryError
 
-    stage._weights[1] = fail
+    stage._parts[1] = fail
     hidden = np.ones((1, SPEC.hidden_size), dtype=np.float32)
     batch = Batch((Segment(0, 3, np.array([[3]], dtype=np.int32)),))
     with pytest.raises(EngineError, match="out of memory"):
         stage.forward(hidden, batch)
     assert stage.length(0) == 3
-    stage._weights[1] = good
+    stage._parts[1] = good
     assert stage.forward(hidden, batch).shape == hidden.shape
