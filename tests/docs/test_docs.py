@@ -18,7 +18,9 @@ from docs.not_run import EXACT, check_line, reason_not_to_run
 from docs.stand_ins import GGUF, write_stand_ins
 
 EXECUTED = tuple(
-    page for page in PAGES if page.parent.name == "guides" or page.name in ("README.md", "CONTRIBUTING.md")
+    page
+    for page in PAGES
+    if page.parent.name == "guides" or page.name in ("README.md", "CONTRIBUTING.md", "mnn.md")
 )
 PACKAGE = "smollm2-int4"
 """The package of the first guide, which other pages start from."""
