@@ -31,7 +31,7 @@ struct Runnable {
     }
 };
 
-#if defined(__x86_64__) && defined(POCKETGLM_SIMD_KERNELS)
+#if defined(__x86_64__)
 
 // Compilers of the time do not all know the name of AVX-VNNI (leaf 7, subleaf 1, EAX bit 4).
 bool has_avx_vnni() {
@@ -46,15 +46,17 @@ void add_simd(Runnable& list) {
                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                            __builtin_cpu_supports("avx512vnni");
     if (wide_vnni) list.add(avx512vnni::kernels);
+#if 0
     if (has_avx_vnni()) {
         list.add(avx2vnni::kernels);
     } else if (wide_vnni) {
         list.add(avx2vnni_evex::kernels);
     }
     list.add(avx2::kernels);
+#endif
 }
 
-#elif defined(__aarch64__) && defined(POCKETGLM_SIMD_KERNELS)
+#elif defined(__aarch64__)
 
 #if defined(__APPLE__)
 bool has_feature(const char* name) {

@@ -1,0 +1,189 @@
+// Up to ROWS_AT_ONCE rows of activations: each output channel's weights are read once, in the order of the
+// file, at the speed of memory.
+#include "matrix.h"
+#include "matrix_layout.h"
+
+namespace pocketglm::POCKETGLM_ISA {
+
+namespace {
+
+// Bytes of weights ahead of the one in use to fetch: memory answers in about 100 ns, in which a core
+// reads 1 to 2 KiB; the hardware's own prefetchers stop at every page of 4 KiB.
+constexpr int AHEAD = 3072;
+constexpr int LINE = 64;
+
+inline void prefetch(const std::uint8_t* from, int bytes) {
+    for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(from + AHEAD + i);
+}
+
+constexpr Ints lane_numbers() {
+    Ints lanes{};
+    for (int lane = 0; lane < WIDTH; ++lane) lanes[lane] = lane;
+    return lanes;
+}
+
+// One vector of a channel's codes times each row's codes.
+template <int BITS, int R>
+inline void dot_vector(Octets codes, const std::int8_t* x, std::size_t stride, Ints (&sums)[R]) {
+    if constexpr (BITS == 4) {
+        const Octets even = high_nibbles(codes), odd = low_nibbles(codes);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+            const std::int8_t* at = x + r * stride;
+            sums[r] = dot<4>(dot<4>(Ints{}, even, load_octets(at)), odd, load_octets(at + VECTOR_BYTES));
+        }
+    } else {
+        const Octets values = SIGNED_CODES ? codes ^ 0x80 : codes;
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sums[r] = dot<8>(Ints{}, values, load_octets(x + r * stride));
+    }
+}
+
+template <int BITS, int BLOCK, int R>
+struct RowProduct {
+    static constexpr int INPUTS = VECTOR_BYTES * 8 / BITS;  // of one vector of codes
+    static constexpr int LANE_INPUTS = INPUTS / WIDTH;
+    static constexpr int VECTORS = WIDTH * BLOCK / INPUTS;  // of WIDTH blocks, one chunk
+    static constexpr int SHIFT = __builtin_ctz(BLOCK / LANE_INPUTS);
+
+    const LinearView& linear;
+    const Blocks blocks;
+    const Quantized x;
+    Floats sums[R];
+
+    RowProduct(const LinearView& layer, const Activations& activations)
+        : linear(layer), blocks(layer), x(layer, activations.count, activations.data) {}
+
+    // The scales of weights times activations of a chunk; adds what the zeros contribute.
+    inline void begin_chunk(const std::uint16_t* alpha, int first, Floats (&scales)[R]) {
+        Floats zeros, weight_scales;
+        load_alpha<BITS>(linear, blocks, alpha, first, blocks.count - first, zeros, weight_scales);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+            sums[r] = fused(zeros, load(x.sums + x.row_scales * r + first), sums[r]);
+            scales[r] = weight_scales * load(x.scales + x.row_scales * r + first);
+        }
+    }
+
+    inline void add_vector(Octets codes, const std::int8_t* activations, int vector, const Floats (&scales)[R]) {
+        Ints products[R];
+        dot_vector<BITS>(codes, activations + static_cast<std::size_t>(vector) * INPUTS, x.row_codes, products);
+        const Ints index = (lane_numbers() + vector * WIDTH) >> SHIFT;
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sums[r] = fused(to_floats(products[r]), pick(scales[r], index), sums[r]);
+    }
+
+    void run(std::int32_t channel) {
+        const std::uint8_t* codes = linear.codes + linear.row_bytes() * channel;
+        const std::uint16_t* alpha = channel_alpha(linear, channel);
+        const std::int8_t* activations = x.codes;
+        for (int r = 0; r < R; ++r) sums[r] = Floats{};
+        int block = 0;
+        for (; block + WIDTH <= blocks.count; block += WIDTH) {
+            Floats scales[R];
+            begin_chunk(alpha, block, scales);
+#pragma GCC unroll 8
+            for (int vector = 0; vector < VECTORS; ++vector) {
+                prefetch(codes, VECTOR_BYTES);
+                add_vector(load_octets(codes), activations, vector, scales);
+                codes += VECTOR_BYTES;
+            }
+            activations += WIDTH * BLOCK;
+        }
+        if (block < blocks.count) run_rest(codes, alpha, activations, block);
+    }
+
+    // The blocks behind the last whole chunk; the last vector may end with the row.
+    void run_rest(const std::uint8_t* codes, const std::uint16_t* alpha, const std::int8_t* activations,
+                  int block) {
+        Floats scales[R];
+        begin_chunk(alpha, block, scales);
+        const int bytes = (blocks.count - block) * BLOCK * BITS / 8;
+        for (int vector = 0; vector * VECTOR_BYTES < bytes; ++vector, codes += VECTOR_BYTES) {
+            const int left = bytes - vector * VECTOR_BYTES;
+            add_vector(left < VECTOR_BYTES ? load_octets_part(codes, left) : load_octets(codes), activations,
+                       vector, scales);
+        }
+    }
+};
+
+template <int BITS, int BLOCK, int R>
+void quantized_rows(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
+                    float* out, std::size_t out_stride) {
+    RowProduct<BITS, BLOCK, R> product(linear, x);
+    for (std::int32_t channel = first; channel < last; ++channel) {
+        product.run(channel);
+        const float bias = bias_of(linear, channel);
+        for (int r = 0; r < R; ++r) out[r * out_stride + channel] = total(product.sums[r]) + bias;
+    }
+}
+
+template <int BITS, int R>
+void float_rows(const LinearView& linear, const Activations& activations, std::int32_t first,
+                std::int32_t last, float* out, std::size_t out_stride) {
+    constexpr int CHAINS = 4;  // sums of each row, so that no addition waits for the last
+    const float* x = static_cast<const float*>(activations.data);
+    const std::size_t width = float_row(linear);
+    for (std::int32_t channel = first; channel < last; ++channel) {
+        const std::uint8_t* row = linear.codes + linear.row_bytes() * channel;
+        Floats sums[R][CHAINS] = {};
+        int i = 0;
+        for (; i + CHAINS * WIDTH <= linear.inputs; i += CHAINS * WIDTH) {
+            prefetch(row + static_cast<std::size_t>(i) * BITS / 8, CHAINS * WIDTH * BITS / 8);
+#pragma GCC unroll 4
+            for (int chain = 0; chain < CHAINS; ++chain) {
+                const int at = i + chain * WIDTH;
+                const Floats weights = load_weights<BITS>(row + static_cast<std::size_t>(at) * BITS / 8, WIDTH);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r) {
+                    sums[r][chain] = fused(weights, load(x + width * r + at), sums[r][chain]);
+                }
+            }
+        }
+        for (; i < linear.inputs; i += WIDTH) {
+            const Floats weights = load_weights<BITS>(row + static_cast<std::size_t>(i) * BITS / 8, linear.inputs - i);
+            for (int r = 0; r < R; ++r) sums[r][0] = fused(weights, load(x + width * r + i), sums[r][0]);
+        }
+        const float bias = bias_of(linear, channel);
+        for (int r = 0; r < R; ++r) {
+            const Floats sum = (sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3]);
+            out[r * out_stride + channel] = total(sum) + bias;
+        }
+    }
+}
+
+template <int BITS, int R>
+auto rows_of_block(int block) {
+    return block == 32   ? quantized_rows<BITS, 32, R>
+           : block == 64 ? quantized_rows<BITS, 64, R>
+                         : quantized_rows<BITS, 128, R>;
+}
+
+template <int R>
+void multiply(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last, float* out,
+              std::size_t out_stride) {
+    const auto product = linear.bits == 4    ? rows_of_block<4, R>(Blocks(linear).size)
+                         : linear.bits == 8  ? rows_of_block<8, R>(Blocks(linear).size)
+                         : linear.bits == 16 ? float_rows<16, R>
+                                             : float_rows<32, R>;
+    product(linear, x, first, last, out, out_stride);
+}
+
+}  // namespace
+
+void multiply_rows(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
+                   float* out, std::size_t out_stride) {
+    static_assert(ROWS_AT_ONCE == 4, "one case for each number of rows");
+    switch (x.count) {
+        case 1:
+            return multiply<1>(linear, x, first, last, out, out_stride);
+        case 2:
+            return multiply<2>(linear, x, first, last, out, out_stride);
+        case 3:
+            return multiply<3>(linear, x, first, last, out, out_stride);
+        default:
+            return multiply<4>(linear, x, first, last, out, out_stride);
+    }
+}
+
+}  // namespace pocketglm::POCKETGLM_ISA
