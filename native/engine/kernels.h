@@ -50,8 +50,12 @@ struct Kernels {
     // Channels a call of `matmul` should take at least, and a multiple of which ranges should be.
     std::int32_t (*channel_step)(const LinearView& linear, std::int32_t count);
 
-    // Attention helpers over a float16 or int8 KV cache, norms and element-wise functions are added
-    // here by the decoder's author as it needs them, each with its scalar reference.
+    // What the machine can do at most, for benchmarks and plans: read `bytes` of memory in order, and
+    // multiply bytes that stay in registers (`rounds` rounds of dot_operations multiplications and
+    // additions). The results depend on all of the work, so that no compiler drops it.
+    std::uint64_t (*read)(const void* memory, std::size_t bytes);
+    std::uint64_t (*dot_products)(std::size_t rounds);
+    std::size_t dot_operations;
 };
 
 // The best table this machine can run, or the one POCKETGLM_ISA names (null if it cannot run here).

@@ -25,8 +25,54 @@ void matmul(const LinearView& linear, const Activations& x, std::int32_t first, 
     }
 }
 
+std::uint64_t read(const void* memory, std::size_t bytes) {
+    constexpr int CHAINS = 8;
+    const std::uint8_t* at = static_cast<const std::uint8_t*>(memory);
+    Ints totals[CHAINS] = {};
+    for (std::size_t i = 0; i + CHAINS * VECTOR_BYTES <= bytes; i += CHAINS * VECTOR_BYTES) {
+        for (int chain = 0; chain < CHAINS; ++chain) {
+            __builtin_prefetch(at + i + READ_AHEAD + chain * VECTOR_BYTES);
+            totals[chain] ^= (Ints)load_octets(at + i + chain * VECTOR_BYTES);
+        }
+    }
+    std::uint64_t total_bits = 0;
+    for (const Ints& each : totals) {
+        for (int lane = 0; lane < WIDTH; ++lane) total_bits += static_cast<std::uint32_t>(each[lane]);
+    }
+    return total_bits;
+}
+
+// An operand of an empty assembly statement: the compiler must take the vector as unknown.
+#if defined(__aarch64__)
+#define VECTOR_IN_OUT(value) "+w"(value)
+#elif defined(__AVX512F__)
+#define VECTOR_IN_OUT(value) "+v"(value)
+#else
+#define VECTOR_IN_OUT(value) "+x"(value)
+#endif
+
+constexpr int PEAK_CHAINS = 12;  // more than any dot product's latency times its rate
+
+std::uint64_t dot_products(std::size_t rounds) {
+    Ints sums[PEAK_CHAINS];
+    for (int chain = 0; chain < PEAK_CHAINS; ++chain) sums[chain] = Ints{} + chain;  // or they would be one sum
+    Octets codes = Octets{} + 3, x = Octets{} + 5;
+    for (std::size_t round = 0; round < rounds; ++round) {
+        asm volatile("" : VECTOR_IN_OUT(codes), VECTOR_IN_OUT(x));
+#pragma GCC unroll 12
+        for (int chain = 0; chain < PEAK_CHAINS; ++chain) sums[chain] = dot<4>(sums[chain], codes, x);
+    }
+    std::uint64_t total_sum = 0;
+    for (const Ints& each : sums) {
+        for (int lane = 0; lane < WIDTH; ++lane) total_sum += static_cast<std::uint32_t>(each[lane]);
+    }
+    return total_sum;
+}
+
 }  // namespace
 
-const Kernels kernels = {KERNELS_NAME, activation_bytes, prepare, scratch_bytes, matmul, channel_step};
+const Kernels kernels = {KERNELS_NAME, activation_bytes, prepare,      scratch_bytes,
+                         matmul,       channel_step,     read,         dot_products,
+                         2 * PEAK_CHAINS * VECTOR_BYTES};
 
 }  // namespace pocketglm::POCKETGLM_ISA

@@ -171,9 +171,36 @@ void matmul(const LinearView& linear, const Activations& x, std::int32_t first, 
     }
 }
 
+std::uint64_t read(const void* memory, std::size_t bytes) {
+    const std::uint8_t* at = static_cast<const std::uint8_t*>(memory);
+    std::uint64_t total = 0;
+    for (std::size_t i = 0; i + sizeof total <= bytes; i += sizeof total) {
+        std::uint64_t word;
+        std::memcpy(&word, at + i, sizeof word);
+        total += word;
+    }
+    return total;
+}
+
+std::uint64_t dot_products(std::size_t rounds) {
+    constexpr int SIZE = 32;
+    std::uint8_t codes[SIZE];
+    std::int8_t x[SIZE];
+    std::uint64_t total = 0;
+    for (std::size_t round = 0; round < rounds; ++round) {
+        for (int i = 0; i < SIZE; ++i) {
+            codes[i] = static_cast<std::uint8_t>(round + i);
+            x[i] = static_cast<std::int8_t>(round * i);
+        }
+        total += static_cast<std::uint64_t>(dot(codes, 8, x, SIZE));
+    }
+    return total;
+}
+
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {"scalar", activation_bytes, prepare, scratch_bytes, matmul, channel_step};
+const Kernels kernels = {"scalar", activation_bytes, prepare, scratch_bytes, matmul, channel_step,
+                         read,     dot_products,     2 * 32};
 
 }  // namespace pocketglm::POCKETGLM_ISA

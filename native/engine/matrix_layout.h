@@ -29,6 +29,15 @@ constexpr int CHUNK_INPUTS = 1024;  // 4 panels of them fit the second-level cac
 constexpr int CHUNK_FLOATS = 256;   // the same bytes of float weights
 constexpr std::size_t ALIGNMENT = 64;
 
+// Bytes ahead of the ones in use to fetch: memory answers in about 100 ns, in which a core reads 1 to
+// 2 KiB; the hardware's own prefetchers stop at every page of 4 KiB.
+constexpr int READ_AHEAD = 3072;
+constexpr int LINE = 64;
+
+inline void prefetch(const std::uint8_t* from, int bytes) {
+    for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(from + READ_AHEAD + i);
+}
+
 // What the stored code of a zero weight is in the dot products.
 template <int BITS>
 constexpr float middle_code() {

@@ -7,15 +7,6 @@ namespace pocketglm::POCKETGLM_ISA {
 
 namespace {
 
-// Bytes of weights ahead of the one in use to fetch: memory answers in about 100 ns, in which a core
-// reads 1 to 2 KiB; the hardware's own prefetchers stop at every page of 4 KiB.
-constexpr int AHEAD = 3072;
-constexpr int LINE = 64;
-
-inline void prefetch(const std::uint8_t* from, int bytes) {
-    for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(from + AHEAD + i);
-}
-
 constexpr Ints lane_numbers() {
     Ints lanes{};
     for (int lane = 0; lane < WIDTH; ++lane) lanes[lane] = lane;
