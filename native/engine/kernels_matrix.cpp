@@ -31,7 +31,7 @@ std::uint64_t read(const void* memory, std::size_t bytes) {
     Ints totals[CHAINS] = {};
     for (std::size_t i = 0; i + CHAINS * VECTOR_BYTES <= bytes; i += CHAINS * VECTOR_BYTES) {
         for (int chain = 0; chain < CHAINS; ++chain) {
-            __builtin_prefetch(at + i + READ_AHEAD + chain * VECTOR_BYTES);
+            __builtin_prefetch(at + i + 3 * READ_AHEAD + chain * VECTOR_BYTES);
             totals[chain] ^= (Ints)load_octets(at + i + chain * VECTOR_BYTES);
         }
     }

@@ -27,7 +27,7 @@ struct Block {
             maximum_bits = largest[lane] > maximum_bits ? largest[lane] : maximum_bits;
         }
         if (maximum_bits < SMALLEST_MAXIMUM || maximum_bits >= INFINITE) {
-            std::memset(codes, 0, size);
+            std::memset(codes, 0, sizeof codes);
             scale = sum = maximum_bits < SMALLEST_MAXIMUM ? 0.0f : __builtin_nanf("");
             return;
         }

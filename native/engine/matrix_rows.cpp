@@ -13,24 +13,8 @@ constexpr Ints lane_numbers() {
     return lanes;
 }
 
-// One vector of a channel's codes times each row's codes.
-template <int BITS, int R>
-inline void dot_vector(Octets codes, const std::int8_t* x, std::size_t stride, Ints (&sums)[R]) {
-    if constexpr (BITS == 4) {
-        const Octets even = high_nibbles(codes), odd = low_nibbles(codes);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) {
-            const std::int8_t* at = x + r * stride;
-            sums[r] = dot<4>(dot<4>(Ints{}, even, load_octets(at)), odd, load_octets(at + VECTOR_BYTES));
-        }
-    } else {
-        const Octets values = SIGNED_CODES ? codes ^ 0x80 : codes;
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) sums[r] = dot<8>(Ints{}, values, load_octets(x + r * stride));
-    }
-}
-
-template <int BITS, int BLOCK, int R>
+// C channels at a time, `apart` channels from one another, times R rows of activations.
+template <int BITS, int BLOCK, int R, int C>
 struct RowProduct {
     static constexpr int INPUTS = VECTOR_BYTES * 8 / BITS;  // of one vector of codes
     static constexpr int LANE_INPUTS = INPUTS / WIDTH;
@@ -40,73 +24,123 @@ struct RowProduct {
     const LinearView& linear;
     const Blocks blocks;
     const Quantized x;
-    Floats sums[R];
+    Floats sums[C][R];
 
     RowProduct(const LinearView& layer, const Activations& activations)
-        : linear(layer), blocks(layer), x(layer, activations.count, activations.data) {}
+        : linear(layer),
+          blocks(layer),
+          x(layer, activations.count, activations.data) {}
 
     // The scales of weights times activations of a chunk; adds what the zeros contribute.
-    inline void begin_chunk(const std::uint16_t* alpha, int first, Floats (&scales)[R]) {
-        Floats zeros, weight_scales;
-        load_alpha<BITS>(linear, blocks, alpha, first, blocks.count - first, zeros, weight_scales);
+    inline void begin_chunk(const std::uint16_t* const (&alpha)[C], int first, Floats (&scales)[C][R]) {
 #pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) {
-            sums[r] = fused(zeros, load(x.sums + x.row_scales * r + first), sums[r]);
-            scales[r] = weight_scales * load(x.scales + x.row_scales * r + first);
+        for (int c = 0; c < C; ++c) {
+            Floats zeros, weight_scales;
+            __builtin_prefetch(reinterpret_cast<const char*>(alpha[c] + first * 2) + ALPHA_AHEAD);
+            load_alpha<BITS>(linear, blocks, alpha[c], first, blocks.count - first, zeros, weight_scales);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) {
+                sums[c][r] = fused(zeros, load(x.sums + x.row_scales * r + first), sums[c][r]);
+                scales[c][r] = weight_scales * load(x.scales + x.row_scales * r + first);
+            }
         }
     }
 
-    inline void add_vector(Octets codes, const std::int8_t* activations, int vector, const Floats (&scales)[R]) {
-        Ints products[R];
-        dot_vector<BITS>(codes, activations + static_cast<std::size_t>(vector) * INPUTS, x.row_codes, products);
+    // Vector number `vector` of a chunk: dot products within blocks, times their scales.
+    inline void add_vector(const Octets (&codes)[C], const std::int8_t* at, int vector,
+                           const Floats (&scales)[C][R]) {
         const Ints index = (lane_numbers() + vector * WIDTH) >> SHIFT;
+        at += static_cast<std::size_t>(vector) * INPUTS;
 #pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) sums[r] = fused(to_floats(products[r]), pick(scales[r], index), sums[r]);
+        for (int r = 0; r < R; ++r) {
+            const std::int8_t* row = at + r * x.row_codes;
+            Octets first = load_octets(row), second{};
+            if constexpr (BITS == 4) second = load_octets(row + VECTOR_BYTES);
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) {
+                Ints products;
+                if constexpr (BITS == 4) {
+                    products = dot<4>(Ints{}, high_nibbles(codes[c]), first);
+                    products = dot<4>(products, low_nibbles(codes[c]), second);
+                } else {
+                    products = dot<8>(Ints{}, SIGNED_CODES ? codes[c] ^ 0x80 : codes[c], first);
+                }
+                sums[c][r] = fused(to_floats(products), pick(scales[c][r], index), sums[c][r]);
+            }
+        }
     }
 
-    void run(std::int32_t channel) {
+    void run(std::int32_t channel, std::int32_t apart) {
         const std::uint8_t* codes = linear.codes + linear.row_bytes() * channel;
-        const std::uint16_t* alpha = channel_alpha(linear, channel);
+        const std::uint16_t* alpha[C];
+        for (int c = 0; c < C; ++c) alpha[c] = channel_alpha(linear, channel + c * apart);
+        const std::size_t distance = linear.row_bytes() * apart;
         const std::int8_t* activations = x.codes;
-        for (int r = 0; r < R; ++r) sums[r] = Floats{};
+        for (int c = 0; c < C; ++c) {
+            for (int r = 0; r < R; ++r) sums[c][r] = Floats{};
+        }
         int block = 0;
         for (; block + WIDTH <= blocks.count; block += WIDTH) {
-            Floats scales[R];
+            Floats scales[C][R];
             begin_chunk(alpha, block, scales);
 #pragma GCC unroll 8
             for (int vector = 0; vector < VECTORS; ++vector) {
-                prefetch(codes, VECTOR_BYTES);
-                add_vector(load_octets(codes), activations, vector, scales);
+                Octets chosen[C];
+#pragma GCC unroll 4
+                for (int c = 0; c < C; ++c) {
+                    chosen[c] = load_octets(codes + distance * c);
+                    if (vector * VECTOR_BYTES % LINE == 0) __builtin_prefetch(codes + distance * c + READ_AHEAD);
+                }
+                add_vector(chosen, activations, vector, scales);
                 codes += VECTOR_BYTES;
             }
             activations += WIDTH * BLOCK;
         }
-        if (block < blocks.count) run_rest(codes, alpha, activations, block);
+        if (block < blocks.count) run_rest(codes, distance, alpha, activations, block);
     }
 
     // The blocks behind the last whole chunk; the last vector may end with the row.
-    void run_rest(const std::uint8_t* codes, const std::uint16_t* alpha, const std::int8_t* activations,
-                  int block) {
-        Floats scales[R];
+    [[gnu::noinline]] void run_rest(const std::uint8_t* codes, std::size_t distance, const std::uint16_t* const (&alpha)[C],
+                                    const std::int8_t* activations, int block) {
+        Floats scales[C][R];
         begin_chunk(alpha, block, scales);
         const int bytes = (blocks.count - block) * BLOCK * BITS / 8;
         for (int vector = 0; vector * VECTOR_BYTES < bytes; ++vector, codes += VECTOR_BYTES) {
             const int left = bytes - vector * VECTOR_BYTES;
-            add_vector(left < VECTOR_BYTES ? load_octets_part(codes, left) : load_octets(codes), activations,
-                       vector, scales);
+            Octets chosen[C];
+            for (int c = 0; c < C; ++c) {
+                const std::uint8_t* from = codes + distance * c;
+                chosen[c] = left < VECTOR_BYTES ? load_octets_part(from, left) : load_octets(from);
+            }
+            add_vector(chosen, activations, vector, scales);
         }
     }
 };
 
+template <int BITS, int BLOCK, int R, int C>
+void quantized_range(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
+                     float* out, std::size_t out_stride) {
+    RowProduct<BITS, BLOCK, R, C> product(linear, x);
+    const std::int32_t apart = (last - first) / C;
+    for (std::int32_t channel = first; channel < first + apart; ++channel) {
+        product.run(channel, apart);
+        for (int c = 0; c < C; ++c) {
+            const std::int32_t at = channel + c * apart;
+            const float bias = bias_of(linear, at);
+            for (int r = 0; r < R; ++r) out[r * out_stride + at] = total(product.sums[c][r]) + bias;
+        }
+    }
+}
+
 template <int BITS, int BLOCK, int R>
 void quantized_rows(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
                     float* out, std::size_t out_stride) {
-    RowProduct<BITS, BLOCK, R> product(linear, x);
-    for (std::int32_t channel = first; channel < last; ++channel) {
-        product.run(channel);
-        const float bias = bias_of(linear, channel);
-        for (int r = 0; r < R; ++r) out[r * out_stride + channel] = total(product.sums[r]) + bias;
-    }
+    // Two streams of the file a long way apart: each activation loaded serves two channels, and the
+    // hardware's prefetchers follow both (not so neighbouring rows, which share a page, nor more streams).
+    constexpr int C = 2;
+    const std::int32_t whole = first + (last - first) / C * C;
+    quantized_range<BITS, BLOCK, R, C>(linear, x, first, whole, out, out_stride);
+    quantized_range<BITS, BLOCK, R, 1>(linear, x, whole, last, out, out_stride);
 }
 
 template <int BITS, int R>
