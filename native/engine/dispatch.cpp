@@ -46,14 +46,12 @@ void add_simd(Runnable& list) {
                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                            __builtin_cpu_supports("avx512vnni");
     if (wide_vnni) list.add(avx512vnni::kernels);
-#if 0
     if (has_avx_vnni()) {
         list.add(avx2vnni::kernels);
     } else if (wide_vnni) {
         list.add(avx2vnni_evex::kernels);
     }
     list.add(avx2::kernels);
-#endif
 }
 
 #elif defined(__aarch64__)
