@@ -21,7 +21,9 @@ struct Blocks {
     int per_group;  // blocks that share one alpha
 
     explicit Blocks(const LinearView& linear)
-        : size(linear.group % 128 == 0 ? 128 : linear.group % 64 == 0 ? 64 : 32),
+        : size(linear.group % 128 == 0  ? 128
+               : linear.group % 64 == 0 ? 64
+                                        : 32),
           count(linear.stored_inputs / size),
           per_group(linear.group / size) {}
 };

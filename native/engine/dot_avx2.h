@@ -15,7 +15,7 @@ typedef std::uint8_t Octets __attribute__((vector_size(4 * WIDTH)));
 #define POCKETGLM_VNNI
 #endif
 
-constexpr int STEP_BYTES = 4;     // inputs of one channel that one lane of a dot product takes
+constexpr int STEP_BYTES = 4;  // inputs of one channel that one lane of a dot product takes
 constexpr int PANEL_VECTORS = 2;
 #if defined(POCKETGLM_VNNI)
 constexpr int TILE_ROWS = 6;  // 12 accumulators of the 16 registers
@@ -33,7 +33,9 @@ inline Octets load_octets_part(const void* from, int count) {
     std::memcpy(&value, from, count);
     return value;
 }
-inline void store_octets(void* to, Octets value) { _mm256_storeu_si256(static_cast<__m256i*>(to), (__m256i)value); }
+inline void store_octets(void* to, Octets value) {
+    _mm256_storeu_si256(static_cast<__m256i*>(to), (__m256i)value);
+}
 inline Octets repeat_word(const void* from) {
     std::int32_t word;
     std::memcpy(&word, from, sizeof word);
@@ -52,7 +54,8 @@ inline Octets high_nibbles(Octets value) {
 template <int BITS>
 inline __m256i pair_products(Octets codes, Octets x) {
     if constexpr (BITS == 4) return _mm256_maddubs_epi16((__m256i)codes, (__m256i)x);
-    return _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)codes), _mm256_sign_epi8((__m256i)x, (__m256i)codes));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)codes),
+                                _mm256_sign_epi8((__m256i)x, (__m256i)codes));
 }
 
 inline Ints add_pairs(Ints sums, __m256i pairs) {
@@ -72,9 +75,12 @@ inline Ints dot(Ints sums, Octets codes, Octets x) {
 }
 
 inline Floats to_floats(Ints value) { return (Floats)_mm256_cvtepi32_ps((__m256i)value); }
-inline Floats fused(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+inline Floats fused(Floats a, Floats b, Floats c) {
+    return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
 inline float total(Floats value) {
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)value), _mm256_extractf128_ps((__m256)value, 1));
+    const __m128 four =
+        _mm_add_ps(_mm256_castps256_ps128((__m256)value), _mm256_extractf128_ps((__m256)value, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
@@ -113,7 +119,8 @@ inline void exchange(Ints& a, Ints& b) {
 
 // sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile, [step][row][4].
 template <int BITS, int R>
-inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps, Ints (&sums)[R][PANEL_VECTORS]) {
+inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps,
+                      Ints (&sums)[R][PANEL_VECTORS]) {
 #if !defined(POCKETGLM_VNNI)
     if constexpr (BITS == 4) {
         // 8 pairs of nibbles' products fit 16 bits (8 * 3810 < 32768): widen once for 8 steps.

@@ -11,8 +11,8 @@ using namespace decoder::POCKETGLM_ISA;
 
 typedef std::uint8_t Octets __attribute__((vector_size(4 * WIDTH)));
 
-constexpr int STEP_BYTES = 4;      // inputs of one channel that one lane of a dot product takes
-constexpr int PANEL_VECTORS = 2;   // 24 accumulators of the 32 registers in a tile of 12 rows
+constexpr int STEP_BYTES = 4;     // inputs of one channel that one lane of a dot product takes
+constexpr int PANEL_VECTORS = 2;  // 24 accumulators of the 32 registers in a tile of 12 rows
 constexpr int TILE_ROWS = 12;
 constexpr bool SIGNED_CODES = false;  // VPDPBUSD takes the stored, unsigned codes
 
@@ -40,7 +40,9 @@ inline Ints dot(Ints sums, Octets codes, Octets x) {
 }
 
 inline Floats to_floats(Ints value) { return (Floats)_mm512_cvtepi32_ps((__m512i)value); }
-inline Floats fused(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+inline Floats fused(Floats a, Floats b, Floats c) {
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
 inline float total(Floats value) { return _mm512_reduce_add_ps((__m512)value); }
 
 // table[index] in every lane.
@@ -71,7 +73,8 @@ inline void exchange(Ints& a, Ints& b) {
 
 // sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile, [step][row][4].
 template <int BITS, int R>
-inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps, Ints (&sums)[R][PANEL_VECTORS]) {
+inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps,
+                      Ints (&sums)[R][PANEL_VECTORS]) {
     for (int step = 0; step < steps; ++step) {
         const Octets codes0 = load_octets(panel), codes1 = load_octets(panel + 64);
 #pragma GCC unroll 16

@@ -21,13 +21,17 @@ constexpr int PANEL_VECTORS = 4;
 constexpr int TILE_ROWS = 4;  // 16 accumulators of the 32 registers
 constexpr bool SIGNED_CODES = true;
 
-inline Octets load_octets(const void* from) { return (Octets)vld1q_u8(static_cast<const std::uint8_t*>(from)); }
+inline Octets load_octets(const void* from) {
+    return (Octets)vld1q_u8(static_cast<const std::uint8_t*>(from));
+}
 inline Octets load_octets_part(const void* from, int count) {
     Octets value{};
     std::memcpy(&value, from, count);
     return value;
 }
-inline void store_octets(void* to, Octets value) { vst1q_u8(static_cast<std::uint8_t*>(to), (uint8x16_t)value); }
+inline void store_octets(void* to, Octets value) {
+    vst1q_u8(static_cast<std::uint8_t*>(to), (uint8x16_t)value);
+}
 inline Octets repeat_word(const void* from) {
     std::int32_t word;
     std::memcpy(&word, from, sizeof word);
@@ -90,7 +94,8 @@ inline void exchange(Ints& a, Ints& b) {
 // sums[r][v] += the products of `steps` steps of a panel, [step][channel][8], and a tile, [step][row][8].
 // One SMMLA multiplies two channels by two rows: (c0 r0, c0 r1, c1 r0, c1 r1).
 template <int BITS, int R>
-inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps, Ints (&sums)[R][PANEL_VECTORS]) {
+inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps,
+                      Ints (&sums)[R][PANEL_VECTORS]) {
     constexpr int PAIRS = (R + 1) / 2, HALVES = 2 * PANEL_VECTORS;
     int32x4_t squares[PAIRS][HALVES];
 #pragma GCC unroll 16
@@ -103,7 +108,8 @@ inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps
 #pragma GCC unroll 16
         for (int p = 0; p < PAIRS; ++p) {
             // The last row of an odd number stands alone, twice.
-            rows[p] = 2 * p + 1 < R ? vld1q_s8(x + 16 * p) : vcombine_s8(vld1_s8(x + 16 * p), vld1_s8(x + 16 * p));
+            rows[p] =
+                2 * p + 1 < R ? vld1q_s8(x + 16 * p) : vcombine_s8(vld1_s8(x + 16 * p), vld1_s8(x + 16 * p));
         }
 #pragma GCC unroll 16
         for (int h = 0; h < HALVES; ++h) {
@@ -127,7 +133,8 @@ inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps
 
 // sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile, [step][row][4].
 template <int BITS, int R>
-inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps, Ints (&sums)[R][PANEL_VECTORS]) {
+inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps,
+                      Ints (&sums)[R][PANEL_VECTORS]) {
     for (int step = 0; step < steps; ++step, panel += PANEL_VECTORS * 16, x += 4 * R) {
         Octets words[R];
 #pragma GCC unroll 16

@@ -12,9 +12,10 @@ namespace pocketglm {
 
 // A linear layer as it lies in a mapped weight file; see docs/package-format.md. Not owned.
 struct LinearView {
-    const std::uint8_t* codes = nullptr;   // int4/int8 codes, or float16/float32 weights, [rows, row_bytes]
-    const std::uint16_t* alpha = nullptr;  // float16 [rows, groups, 2] (zero, scale), [rows, groups, 1] if symmetric
-    const float* bias = nullptr;           // [rows], may be unaligned, or null
+    const std::uint8_t* codes = nullptr;  // int4/int8 codes, or float16/float32 weights, [rows, row_bytes]
+    const std::uint16_t* alpha =
+        nullptr;                  // float16 [rows, groups, 2] (zero, scale), [rows, groups, 1] if symmetric
+    const float* bias = nullptr;  // [rows], may be unaligned, or null
     std::int32_t rows = 0;
     std::int32_t inputs = 0;         // of the model
     std::int32_t stored_inputs = 0;  // padded to whole groups (quantized formats); else = inputs
@@ -30,8 +31,8 @@ struct LinearView {
 // order that the instruction set's dot product wants, with each group's scale and scaled sum.
 // `prepare` writes it, `matmul` reads it; its layout is private to the kernels.
 struct Activations {
-    void* data = nullptr;       // activation_bytes(...) bytes, 64-byte aligned
-    std::int32_t count = 0;     // rows
+    void* data = nullptr;    // activation_bytes(...) bytes, 64-byte aligned
+    std::int32_t count = 0;  // rows
 };
 
 struct Kernels {

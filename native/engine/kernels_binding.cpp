@@ -84,7 +84,8 @@ void matmul(ConstFloatRows x, FloatRows out, Bytes codes, Bytes alpha, Bytes bia
     const LinearView view = checked_view(codes, alpha, bias, rows, inputs, bits, group, symmetric);
     const size_t count = x.shape(0);
     require(x.shape(1) == inputs, "x does not fit the shape");
-    require(out.shape(0) == count && out.shape(1) == rows && out.stride(1) == 1, "out does not fit the shape");
+    require(out.shape(0) == count && out.shape(1) == rows && out.stride(1) == 1,
+            "out does not fit the shape");
     require(first <= last && last <= rows, "the range of channels is not within the shape");
     const int32_t n = static_cast<int32_t>(count);
     const Buffer data = allocate(kernels.activation_bytes(view, n));
@@ -125,14 +126,16 @@ double timed(int threads, const Body& body) {
 // Seconds for x @ W.T over `copies` matrices that follow one another in `codes` and `alpha`, each split
 // into one range of channels per thread; preparing the activations is part of it.
 double time_matmul(ConstFloatRows x, FloatRows out, Bytes codes, Bytes alpha, size_t copies, size_t rows,
-                   size_t inputs, int bits, size_t group, bool symmetric, int threads, const std::string& isa) {
+                   size_t inputs, int bits, size_t group, bool symmetric, int threads,
+                   const std::string& isa) {
     const Kernels& kernels = chosen(isa);
     require(copies > 0 && threads > 0, "copies and threads must be positive");
     LinearView view = checked_view(codes, alpha, {}, rows * copies, inputs, bits, group, symmetric);
     view.rows = static_cast<int32_t>(rows);
     const size_t count = x.shape(0);
     require(x.shape(1) == inputs, "x does not fit the shape");
-    require(out.shape(0) == count && out.shape(1) == rows && out.stride(1) == 1, "out does not fit the shape");
+    require(out.shape(0) == count && out.shape(1) == rows && out.stride(1) == 1,
+            "out does not fit the shape");
     const int32_t n = static_cast<int32_t>(count);
     const Buffer data = allocate(kernels.activation_bytes(view, n));
     std::vector<Buffer> scratches;
@@ -145,7 +148,8 @@ double time_matmul(ConstFloatRows x, FloatRows out, Bytes codes, Bytes alpha, si
     });
     const double multiplied = timed(threads, [&](int i) {
         LinearView each = view;
-        const size_t first = steps * i / threads * step, last = std::min(rows, steps * (i + 1) / threads * step);
+        const size_t first = steps * i / threads * step,
+                     last = std::min(rows, steps * (i + 1) / threads * step);
         for (size_t copy = 0; copy < copies; ++copy) {
             kernels.matmul(each, activations, static_cast<int32_t>(first), static_cast<int32_t>(last),
                            out.data(), out.stride(0), scratches[i].get());
@@ -164,7 +168,8 @@ double time_read(Bytes memory, int threads, const std::string& isa) {
     std::atomic<uint64_t> sink{0};
     return timed(threads, [&](int i) {
         const size_t first = memory.size() * i / threads / 4096 * 4096;
-        const size_t last = i + 1 == threads ? memory.size() : memory.size() * (i + 1) / threads / 4096 * 4096;
+        const size_t last =
+            i + 1 == threads ? memory.size() : memory.size() * (i + 1) / threads / 4096 * 4096;
         sink += kernels.read(memory.data() + first, last - first);
     });
 }
@@ -188,9 +193,9 @@ std::vector<std::string> isa_names() {
 }  // namespace
 
 NB_MODULE(_kernels, module) {
-    module.def("matmul", &matmul, nb::arg("x"), nb::arg("out").noconvert(), nb::arg("codes"), nb::arg("alpha"),
-               nb::arg("bias"), nb::arg("rows"), nb::arg("inputs"), nb::arg("bits"), nb::arg("group"),
-               nb::arg("symmetric"), nb::arg("first"), nb::arg("last"), nb::arg("step") = 0,
+    module.def("matmul", &matmul, nb::arg("x"), nb::arg("out").noconvert(), nb::arg("codes"),
+               nb::arg("alpha"), nb::arg("bias"), nb::arg("rows"), nb::arg("inputs"), nb::arg("bits"),
+               nb::arg("group"), nb::arg("symmetric"), nb::arg("first"), nb::arg("last"), nb::arg("step") = 0,
                nb::arg("isa") = "");
     module.def("time_matmul", &time_matmul, nb::arg("x"), nb::arg("out").noconvert(), nb::arg("codes"),
                nb::arg("alpha"), nb::arg("copies"), nb::arg("rows"), nb::arg("inputs"), nb::arg("bits"),

@@ -55,12 +55,15 @@ constexpr int PEAK_CHAINS = 12;  // more than any dot product's latency times it
 
 std::uint64_t dot_products(std::size_t rounds) {
     Ints sums[PEAK_CHAINS];
-    for (int chain = 0; chain < PEAK_CHAINS; ++chain) sums[chain] = Ints{} + chain;  // or they would be one sum
+    for (int chain = 0; chain < PEAK_CHAINS; ++chain)
+        sums[chain] = Ints{} + chain;  // or they would be one sum
     Octets codes = Octets{} + 3, x = Octets{} + 5;
     for (std::size_t round = 0; round < rounds; ++round) {
-        asm volatile("" : VECTOR_IN_OUT(codes), VECTOR_IN_OUT(x));
 #pragma GCC unroll 12
-        for (int chain = 0; chain < PEAK_CHAINS; ++chain) sums[chain] = dot<4>(sums[chain], codes, x);
+        for (int chain = 0; chain < PEAK_CHAINS; ++chain) {
+            asm volatile("" : VECTOR_IN_OUT(codes), VECTOR_IN_OUT(x));  // or one product would do for all
+            sums[chain] = dot<4>(sums[chain], codes, x);
+        }
     }
     std::uint64_t total_sum = 0;
     for (const Ints& each : sums) {
@@ -71,8 +74,8 @@ std::uint64_t dot_products(std::size_t rounds) {
 
 }  // namespace
 
-const Kernels kernels = {KERNELS_NAME, activation_bytes, prepare,      scratch_bytes,
-                         matmul,       channel_step,     read,         dot_products,
-                         2 * PEAK_CHAINS * VECTOR_BYTES};
+const Kernels kernels = {KERNELS_NAME,  activation_bytes, prepare,
+                         scratch_bytes, matmul,           channel_step,
+                         read,          dot_products,     2 * PEAK_CHAINS * VECTOR_BYTES};
 
 }  // namespace pocketglm::POCKETGLM_ISA

@@ -32,12 +32,11 @@ struct Layout {
     float* sums;
     std::int8_t* codes;
 
-    Layout(const LinearView& linear, const Blocks& blocks, const Activations& x) {
+    Layout(const Blocks& blocks, const Activations& x) {
         const std::size_t values = static_cast<std::size_t>(x.count) * blocks.count;
         scales = static_cast<float*>(x.data);
         sums = scales + values;
         codes = reinterpret_cast<std::int8_t*>(sums + values);
-        (void)linear;
     }
 };
 
@@ -85,13 +84,16 @@ void prepare(const LinearView& linear, const float* x, std::size_t stride, std::
         return;
     }
     const Blocks blocks(linear);
-    const Layout layout(linear, blocks, out);
+    const Layout layout(blocks, out);
     for (std::int32_t row = first; row < last; ++row) {
         std::int8_t* codes = layout.codes + static_cast<std::size_t>(row) * linear.stored_inputs;
         for (int block = 0; block < blocks.count; ++block) {
             const int start = block * blocks.size, left = linear.inputs - start;
             const std::size_t at = static_cast<std::size_t>(row) * blocks.count + block;
-            quantize_block(x + row * stride + start, left < 0 ? 0 : left < blocks.size ? left : blocks.size,
+            quantize_block(x + row * stride + start,
+                           left < 0             ? 0
+                           : left < blocks.size ? left
+                                                : blocks.size,
                            blocks.size, codes + start, layout.scales[at], layout.sums[at]);
         }
     }
@@ -111,13 +113,14 @@ std::int32_t dot(const std::uint8_t* codes, int bits, const std::int8_t* x, int 
     return total;
 }
 
-float quantized_product(const LinearView& linear, const Blocks& blocks, const Layout& x, int row, int channel) {
+float quantized_product(const LinearView& linear, const Blocks& blocks, const Layout& x, int row,
+                        int channel) {
     const std::uint8_t* codes = linear.codes + channel * linear.row_bytes();
     const int values = linear.symmetric ? 1 : 2;
     const std::uint16_t* alpha = linear.alpha + static_cast<std::size_t>(channel) * linear.groups() * values;
     const std::int8_t* activations = x.codes + static_cast<std::size_t>(row) * linear.stored_inputs;
     const float middle = linear.bits == 4 ? 8.0f : 128.0f;
-    float total = 0;
+    double total = 0;
     for (int block = 0; block < blocks.count; ++block) {
         const std::uint16_t* pair = alpha + block / blocks.per_group * values;
         const float scale = half_value(pair[values - 1]);
@@ -126,14 +129,14 @@ float quantized_product(const LinearView& linear, const Blocks& blocks, const La
         const std::size_t start = static_cast<std::size_t>(block) * blocks.size;
         const std::int32_t product =
             dot(codes + start * linear.bits / 8, linear.bits, activations + start, blocks.size);
-        total += scale * x.scales[at] * static_cast<float>(product) + zero * x.sums[at];
+        total += static_cast<double>(scale) * x.scales[at] * product + static_cast<double>(zero) * x.sums[at];
     }
-    return total;
+    return static_cast<float>(total);
 }
 
 float float_product(const LinearView& linear, const float* x, int channel) {
     const std::uint8_t* weights = linear.codes + channel * linear.row_bytes();
-    float total = 0;
+    double total = 0;
     for (int i = 0; i < linear.inputs; ++i) {
         float weight;
         if (linear.bits == 16) {
@@ -143,9 +146,9 @@ float float_product(const LinearView& linear, const float* x, int channel) {
         } else {
             std::memcpy(&weight, weights + 4 * static_cast<std::size_t>(i), sizeof weight);
         }
-        total += weight * x[i];
+        total += static_cast<double>(weight) * x[i];
     }
-    return total;
+    return static_cast<float>(total);
 }
 
 float bias_of(const LinearView& linear, int channel) {
@@ -160,12 +163,12 @@ void matmul(const LinearView& linear, const Activations& x, std::int32_t first, 
             std::size_t out_stride, void*) {
     const Blocks blocks(linear);
     for (std::int32_t row = 0; row < x.count; ++row) {
-        const float* floats = static_cast<const float*>(x.data) + static_cast<std::size_t>(row) * linear.inputs;
+        const float* floats =
+            static_cast<const float*>(x.data) + static_cast<std::size_t>(row) * linear.inputs;
         for (std::int32_t channel = first; channel < last; ++channel) {
-            const float product =
-                linear.bits >= 16
-                    ? float_product(linear, floats, channel)
-                    : quantized_product(linear, blocks, Layout(linear, blocks, x), row, channel);
+            const float product = linear.bits >= 16
+                                      ? float_product(linear, floats, channel)
+                                      : quantized_product(linear, blocks, Layout(blocks, x), row, channel);
             out[row * out_stride + channel] = product + bias_of(linear, channel);
         }
     }

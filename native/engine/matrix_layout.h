@@ -122,8 +122,8 @@ inline void load_alpha(const LinearView& linear, const Blocks& blocks, const std
 }
 
 inline const std::uint16_t* channel_alpha(const LinearView& linear, std::int32_t channel) {
-    return linear.alpha +
-           static_cast<std::size_t>(channel) * (linear.stored_inputs / linear.group) * (linear.symmetric ? 1 : 2);
+    return linear.alpha + static_cast<std::size_t>(channel) * (linear.stored_inputs / linear.group) *
+                              (linear.symmetric ? 1 : 2);
 }
 
 // WIDTH weights of a float format, of which `count` exist (the others are 0).

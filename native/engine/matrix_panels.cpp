@@ -141,7 +141,8 @@ void unpack_floats(const Part& part, float* panel) {
                 units[lane] = (Ints)load_weights<BITS>(from, count);
             }
             transpose<4>(units);
-            for (int lane = 0; lane < WIDTH; ++lane) store(panel + (i + lane) * PANEL + column, (Floats)units[lane]);
+            for (int lane = 0; lane < WIDTH; ++lane)
+                store(panel + (i + lane) * PANEL + column, (Floats)units[lane]);
         }
     }
 }
@@ -263,9 +264,9 @@ void float_chunk(const Part* parts, int count, const Activations& x, const Scrat
 }  // namespace
 
 std::size_t panel_scratch_bytes(const LinearView&) {
-    return round_up(PANELS_AT_ONCE * (PANEL_BYTES + 2 * sizeof(float) * PANEL_ALPHAS) +
-                        sizeof(float) * TILE_ROWS * PANEL,
-                    ALIGNMENT);
+    return round_up(
+        PANELS_AT_ONCE * (PANEL_BYTES + 2 * sizeof(float) * PANEL_ALPHAS) + sizeof(float) * TILE_ROWS * PANEL,
+        ALIGNMENT);
 }
 
 void multiply_panels(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,

@@ -117,8 +117,8 @@ void quantize_row(const LinearView& linear, const Blocks& blocks, const float* x
             block.quantize(padded, blocks.size);
         }
         const std::size_t at = by_rows ? out.row_scales * row + i
-                                       : out.row_scales * place.start + static_cast<std::size_t>(i) * place.rows +
-                                             (row - place.start);
+                                       : out.row_scales * place.start +
+                                             static_cast<std::size_t>(i) * place.rows + (row - place.start);
         out.scales[at] = block.scale;
         out.sums[at] = block.sum;
         if (by_rows && linear.bits == 4) {
@@ -133,7 +133,8 @@ void quantize_row(const LinearView& linear, const Blocks& blocks, const float* x
     }
 }
 
-void place_float_row(const LinearView& linear, const float* x, std::int32_t row, std::int32_t count, float* out) {
+void place_float_row(const LinearView& linear, const float* x, std::int32_t row, std::int32_t count,
+                     float* out) {
     const std::size_t width = float_row(linear);
     if (count <= ROWS_AT_ONCE) {
         std::memcpy(out + width * row, x, sizeof(float) * linear.inputs);
@@ -148,8 +149,8 @@ void place_float_row(const LinearView& linear, const float* x, std::int32_t row,
 }  // namespace
 
 std::size_t activation_bytes(const LinearView& linear, std::int32_t count) {
-    const std::size_t bytes = linear.bits < 16 ? Quantized::bytes(linear, count)
-                                               : sizeof(float) * float_row(linear) * count;
+    const std::size_t bytes =
+        linear.bits < 16 ? Quantized::bytes(linear, count) : sizeof(float) * float_row(linear) * count;
     return round_up(bytes, ALIGNMENT);
 }
 

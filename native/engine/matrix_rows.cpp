@@ -27,9 +27,7 @@ struct RowProduct {
     Floats sums[C][R];
 
     RowProduct(const LinearView& layer, const Activations& activations)
-        : linear(layer),
-          blocks(layer),
-          x(layer, activations.count, activations.data) {}
+        : linear(layer), blocks(layer), x(layer, activations.count, activations.data) {}
 
     // The scales of weights times activations of a chunk; adds what the zeros contribute.
     inline void begin_chunk(const std::uint16_t* const (&alpha)[C], int first, Floats (&scales)[C][R]) {
@@ -89,7 +87,8 @@ struct RowProduct {
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) {
                     chosen[c] = load_octets(codes + distance * c);
-                    if (vector * VECTOR_BYTES % LINE == 0) __builtin_prefetch(codes + distance * c + READ_AHEAD);
+                    if (vector * VECTOR_BYTES % LINE == 0)
+                        __builtin_prefetch(codes + distance * c + READ_AHEAD);
                 }
                 add_vector(chosen, activations, vector, scales);
                 codes += VECTOR_BYTES;
@@ -100,8 +99,9 @@ struct RowProduct {
     }
 
     // The blocks behind the last whole chunk; the last vector may end with the row.
-    [[gnu::noinline]] void run_rest(const std::uint8_t* codes, std::size_t distance, const std::uint16_t* const (&alpha)[C],
-                                    const std::int8_t* activations, int block) {
+    [[gnu::noinline]] void run_rest(const std::uint8_t* codes, std::size_t distance,
+                                    const std::uint16_t* const (&alpha)[C], const std::int8_t* activations,
+                                    int block) {
         Floats scales[C][R];
         begin_chunk(alpha, block, scales);
         const int bytes = (blocks.count - block) * BLOCK * BITS / 8;
@@ -158,7 +158,8 @@ void float_rows(const LinearView& linear, const Activations& activations, std::i
 #pragma GCC unroll 4
             for (int chain = 0; chain < CHAINS; ++chain) {
                 const int at = i + chain * WIDTH;
-                const Floats weights = load_weights<BITS>(row + static_cast<std::size_t>(at) * BITS / 8, WIDTH);
+                const Floats weights =
+                    load_weights<BITS>(row + static_cast<std::size_t>(at) * BITS / 8, WIDTH);
 #pragma GCC unroll 4
                 for (int r = 0; r < R; ++r) {
                     sums[r][chain] = fused(weights, load(x + width * r + at), sums[r][chain]);
@@ -166,7 +167,8 @@ void float_rows(const LinearView& linear, const Activations& activations, std::i
             }
         }
         for (; i < linear.inputs; i += WIDTH) {
-            const Floats weights = load_weights<BITS>(row + static_cast<std::size_t>(i) * BITS / 8, linear.inputs - i);
+            const Floats weights =
+                load_weights<BITS>(row + static_cast<std::size_t>(i) * BITS / 8, linear.inputs - i);
             for (int r = 0; r < R; ++r) sums[r][0] = fused(weights, load(x + width * r + i), sums[r][0]);
         }
         const float bias = bias_of(linear, channel);
@@ -185,8 +187,8 @@ auto rows_of_block(int block) {
 }
 
 template <int R>
-void multiply(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last, float* out,
-              std::size_t out_stride) {
+void multiply(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
+              float* out, std::size_t out_stride) {
     const auto product = linear.bits == 4    ? rows_of_block<4, R>(Blocks(linear).size)
                          : linear.bits == 8  ? rows_of_block<8, R>(Blocks(linear).size)
                          : linear.bits == 16 ? float_rows<16, R>

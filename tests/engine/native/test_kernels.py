@@ -44,7 +44,16 @@ class Layer:
         group = self.format.group_size(inputs) if self.format.quantized else 0
         shape = (rows, inputs, self.format.bits, group, self.format.symmetric)
         _kernels.matmul(
-            x, out, self.codes, self.alpha, self.bias, *shape, first, rows if last is None else last, step, isa
+            x,
+            out,
+            self.codes,
+            self.alpha,
+            self.bias,
+            *shape,
+            first,
+            rows if last is None else last,
+            step,
+            isa,
         )
         return out
 
@@ -122,3 +131,95 @@ def isa(request) -> str:
 def test_products(fmt, count, isa):
     for rows, inputs in [(40, 256), (33, 172)]:
         check(make_layer(fmt, rows, inputs), activations(count, inputs), isa)
+
+
+@pytest.mark.parametrize("fmt", [WeightFormat(4, search=False), WeightFormat(8, 128, search=False), *FLOATS])
+def test_many_rows(fmt, isa):
+    check(make_layer(fmt, 300, 192), activations(257, 192), isa)
+
+
+@pytest.mark.parametrize("count", [1, 4, 13])
+@pytest.mark.parametrize("inputs", [1, 31, 33, 4096, 4100])
+@pytest.mark.parametrize("fmt", [QUANTIZED[0], QUANTIZED[2], QUANTIZED[7], QUANTIZED[13], *FLOATS], ids=str)
+def test_odd_and_long_inputs(fmt, inputs, count, isa):
+    check(make_layer(fmt, 19, inputs), activations(count, inputs), isa)
+
+
+@pytest.mark.parametrize("count", [2, 17])
+@pytest.mark.parametrize("fmt", [WeightFormat(4, 32, search=False), WeightFormat(16)], ids=str)
+@pytest.mark.parametrize(
+    ("first", "last", "step"), [(0, 1, 1), (5, 44, 7), (64, 130, 32), (129, 130, 1), (9, 9, 1)]
+)
+def test_ranges_of_channels_leave_the_others_alone(first, last, step, fmt, count, isa):
+    check(make_layer(fmt, 130, 96), activations(count, 96), isa, first=first, last=last, step=step)
+
+
+@pytest.mark.parametrize("count", [3, 20])
+@pytest.mark.parametrize(
+    "fmt", [WeightFormat(4, search=False), WeightFormat(8, search=False), *FLOATS], ids=str
+)
+def test_no_bias(fmt, count, isa):
+    check(make_layer(fmt, 16, 64, bias=False), activations(count, 64), isa)
+
+
+@pytest.mark.parametrize("count", [4, 12])
+@pytest.mark.parametrize("fmt", [WeightFormat(4, search=False), WeightFormat(8, 0, search=False)], ids=str)
+def test_zeros_and_extremes(fmt, count, isa):
+    x = activations(count, 256)
+    x[0] = 0
+    x[1] *= 1e-37
+    x[1, :70] = 1e-41  # subnormal: counts as zero
+    x[2] *= 1e30
+    x[3, 100] = 3e37  # one value that all others of its block vanish beside
+    check(make_layer(fmt, 24, 256), x, isa)
+
+
+@pytest.mark.parametrize("count", [4, 12])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "fmt", [WeightFormat(4, search=False), WeightFormat(8, search=False), *FLOATS], ids=str
+)
+def test_what_is_not_a_number_stays_in_its_row(fmt, value, count, isa):
+    layer, x = make_layer(fmt, 24, 256), activations(count, 256)
+    x[1, 77] = value
+    out = layer.multiply(x, isa)
+    assert not np.isfinite(out[1]).any()
+    others = [row for row in range(count) if row != 1]
+    assert np.isfinite(out[others]).all()
+
+
+@pytest.mark.parametrize("fmt", [QUANTIZED[0], QUANTIZED[9]], ids=str)
+def test_every_code_is_exact(fmt, isa):
+    """The extremes of codes and activations, where narrow sums would saturate."""
+    layer = make_layer(fmt, 4, 128)
+    layer.codes[:] = np.resize(np.array([0xFF, 0x00, 0xF0, 0x0F, 0x80, 0x7F], np.uint8), len(layer.codes))
+    layer.codes[: len(layer.codes) // 4] = 0xFF
+    layer.codes[len(layer.codes) // 4 : len(layer.codes) // 2] = 0
+    groups = fmt.groups(128)
+    layer.alpha[:] = np.ones((4, groups, 1 if fmt.symmetric else 2), np.float16).reshape(-1).view(np.uint8)
+    layer.bias[:] = 0
+    codes = layer.codes.reshape(4, -1).astype(np.int64)
+    if fmt.bits == 4:
+        codes = np.stack([codes >> 4, codes & 15], axis=-1).reshape(4, -1)
+    weights = codes - (8 if fmt.bits == 4 else 128) + (0 if fmt.symmetric else 1)
+    x = np.full((9, 128), 127.0, np.float32)
+    x[1::2] = -127
+    x[4:, ::3] *= -1
+    for count in (1, 9):
+        assert (layer.multiply(x[:count], isa) == x[:count] @ weights.T).all()
+
+
+def test_an_instruction_set_the_machine_lacks_is_refused():
+    layer = make_layer(WeightFormat(32), 2, 4)
+    with pytest.raises(ValueError, match="POCKETGLM_ISA"):
+        layer.multiply(activations(1, 4), "altivec")
+
+
+def test_measurements(isa):
+    layer = make_layer(WeightFormat(8, search=False), 64, 256)
+    x = activations(2, 256)
+    out = np.empty((2, 64), np.float32)
+    shape = (64, 256, 8, 64, False)
+    assert _kernels.time_matmul(x, out, layer.codes, layer.alpha, 1, *shape, 2, isa) > 0
+    assert _kernels.time_read(layer.codes, 2, isa) > 0
+    assert _kernels.dot_product_rate(1000, 2, isa) > 1e6

@@ -27,3 +27,25 @@ def matmul(
 
 def isa_names() -> list[str]:
     """Instruction sets this machine can run, best first. "" stands for POCKETGLM_ISA, or the best."""
+
+def time_matmul(
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    codes: NDArray[np.uint8],
+    alpha: NDArray[np.uint8],
+    copies: int,
+    rows: int,
+    inputs: int,
+    bits: int,
+    group: int,
+    symmetric: bool,
+    threads: int,
+    isa: str = "",
+) -> float:
+    """Seconds for x @ W.T with `copies` matrices that follow one another in `codes` and `alpha`."""
+
+def time_read(memory: NDArray[np.uint8], threads: int, isa: str = "") -> float:
+    """Seconds to read an array once."""
+
+def dot_product_rate(rounds: int, threads: int, isa: str = "") -> float:
+    """Multiplications and additions of bytes per second, in registers; one thread does `rounds` rounds."""
