@@ -50,7 +50,7 @@ class Case:
 
 def weights_memory(size: int) -> NDArray[np.uint8]:
     """Memory in huge pages where the system has them, as mapped package files are."""
-    memory = mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)

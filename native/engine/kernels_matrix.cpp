@@ -25,21 +25,27 @@ void matmul(const LinearView& linear, const Activations& x, std::int32_t first, 
     }
 }
 
+// Two streams, as the decode kernels read them: alone, one is slower where pages are small.
 std::uint64_t read(const void* memory, std::size_t bytes) {
-    constexpr int CHAINS = 8;
+    constexpr int STREAMS = 2, VECTORS = 4;
+    constexpr std::size_t RUN = VECTORS * VECTOR_BYTES;
     const std::uint8_t* at = static_cast<const std::uint8_t*>(memory);
-    Ints totals[CHAINS] = {};
-    for (std::size_t i = 0; i + CHAINS * VECTOR_BYTES <= bytes; i += CHAINS * VECTOR_BYTES) {
-        for (int chain = 0; chain < CHAINS; ++chain) {
-            __builtin_prefetch(at + i + 3 * READ_AHEAD + chain * VECTOR_BYTES);
-            totals[chain] ^= (Ints)load_octets(at + i + chain * VECTOR_BYTES);
+    const std::size_t apart = bytes / STREAMS / RUN * RUN;
+    Ints totals[STREAMS][VECTORS] = {};
+    for (std::size_t i = 0; i < apart; i += RUN) {
+        for (int stream = 0; stream < STREAMS; ++stream) {
+            const std::uint8_t* from = at + stream * apart + i;
+            prefetch(from, RUN);
+            for (int v = 0; v < VECTORS; ++v) totals[stream][v] ^= (Ints)load_octets(from + v * VECTOR_BYTES);
         }
     }
-    std::uint64_t total_bits = 0;
-    for (const Ints& each : totals) {
-        for (int lane = 0; lane < WIDTH; ++lane) total_bits += static_cast<std::uint32_t>(each[lane]);
+    std::uint64_t result = 0;
+    for (const auto& stream : totals) {
+        for (const Ints& each : stream) {
+            for (int lane = 0; lane < WIDTH; ++lane) result += static_cast<std::uint32_t>(each[lane]);
+        }
     }
-    return total_bits;
+    return result;
 }
 
 // An operand of an empty assembly statement: the compiler must take the vector as unknown.
