@@ -5,7 +5,7 @@ target_sources(pocketglm_engine PRIVATE decoder_math.cpp forward_pass.cpp head.c
                mapped_file.cpp stage.cpp team.cpp weight_store.cpp weights.cpp)
 
 function(add_decoder_isa isa)
-  add_library(decoder_${isa} OBJECT attention.cpp row_functions.cpp)
+  add_library(decoder_${isa} OBJECT attention.cpp outliers.cpp row_functions.cpp)
   set_target_properties(decoder_${isa} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_compile_definitions(decoder_${isa} PRIVATE POCKETGLM_ISA=${isa})
   # Products and sums become one instruction. GCC 12 takes its own intrinsics for uninitialized.

@@ -29,6 +29,13 @@ std::size_t attention_partial_floats(const KvLayout& layout, int rows, int group
     return static_cast<std::size_t>(rows) * group * (2 + layout.value_stride());
 }
 
+std::size_t outlier_scratch_bytes(std::int32_t inputs, std::int32_t rows) {
+    constexpr std::size_t CHANNELS = 16;
+    const std::size_t found = static_cast<std::size_t>(rows) * OutlierRow::MOST;
+    const std::size_t distinct = found < static_cast<std::size_t>(inputs) ? found : inputs;
+    return sizeof(std::int32_t) * (inputs + 2 * found) + sizeof(float) * distinct * CHANNELS;
+}
+
 const DecoderMath& decoder_math_for(const char* kernels_name) {
 #if defined(POCKETGLM_X86_64)
     if (std::strncmp(kernels_name, "avx512", 6) == 0) return decoder::avx512::decoder_math;

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kv_layout.h"
+#include "outliers.h"
 
 namespace pocketglm {
 
@@ -68,6 +69,12 @@ struct DecoderMath {
     // Join the `parts` partial results of one task, `part_stride` floats apart.
     void (*merge_attention)(const AttentionTask& task, const float* partials, std::size_t part_stride,
                             int parts);
+    // Finds the values that exceed `ratio` times the row's root mean square, at most OutlierRow::MOST,
+    // and sets them to zero.
+    void (*take_outliers)(float* row, int count, float ratio, OutlierRow* found);
+    // Adds the outliers' products to channels [first, last) of out [row_count, stride].
+    void (*add_outliers)(const LinearView& linear, const OutlierRow* rows, int row_count, int first, int last,
+                         float* out, std::size_t stride, void* scratch);
 };
 
 // Floats of scratch that `attend` needs for a task of `rows` x `group` queries.

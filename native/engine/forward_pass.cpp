@@ -5,8 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include "matrix_step.h"
-
 namespace pocketglm {
 
 namespace {
@@ -78,7 +76,7 @@ void ForwardPass::plan_memory(int threads) {
              {&shape.qkv, &shape.attention_output, &shape.mlp_up, &shape.mlp_down}) {
             const int count = static_cast<int>(slice);
             activation_bytes = std::max(activation_bytes, kernels_.activation_bytes(*linear, count));
-            scratch = std::max(scratch, kernels_.scratch_bytes(*linear, count));
+            scratch = std::max(scratch, step_scratch_bytes(kernels_, *linear, count));
         }
     }
     int rows_attending = 0;
@@ -93,6 +91,7 @@ void ForwardPass::plan_memory(int threads) {
     qkv_at_ = place(sizeof(float) * rows * spec_.qkv_size());
     up_at_ = place(sizeof(float) * slice * spec_.up_size());
     activations_at_ = place(activation_bytes);
+    outliers_at_ = place(sizeof(OutlierRow) * slice);
     rotation_at_ = place(sizeof(float) * rows * 2 * spec_.rotary_axes * spec_.pairs());
     partials_at_ = place(sizeof(float) * partial_floats_ * attends_.size() * parts_);
     scratch_at_ = place(scratch_bytes_ * threads);
@@ -108,6 +107,7 @@ void ForwardPass::bind(std::uint8_t* work, float* hidden, const std::int32_t* po
     rotation_ = floats(rotation_at_);
     partials_ = floats(partials_at_);
     activations_ = work + activations_at_;
+    outliers_ = reinterpret_cast<OutlierRow*>(work + outliers_at_);
     scratch_ = work + scratch_at_;
 }
 
@@ -148,7 +148,7 @@ void ForwardPass::run_block(Member& member, int block) {
 
 void ForwardPass::multiply(Member& member, const LinearView& linear, int rows, float* out,
                            std::size_t stride) const {
-    multiply_shared(member, kernels_, linear, prepared(rows), out, stride, scratch(member));
+    step(rows).multiply(member, linear, out, stride, scratch(member));
     member.barrier();
 }
 
@@ -167,7 +167,7 @@ void ForwardPass::start_attention(Member& member, int block, int slice) {
             }
             norm_and_keep(weights.input_norm, hidden_row(slice + row), normed_row(row));
         }
-        kernels_.prepare(weights.qkv, normed_, spec_.hidden_size, first, last, prepared(rows));
+        step(rows).prepare(weights.qkv, normed_, spec_.hidden_size, first, last, NORMED_OUTLIER_RATIO);
     });
     member.barrier();
 }
@@ -260,8 +260,8 @@ AttentionTask ForwardPass::attention_task(const AttendItem& item, int block) con
 void ForwardPass::finish_attention(Member& member, const WeightViews& weights, int slice) {
     const int rows = slice_rows(slice);
     member.share(rows, row_piece(member, rows), [&](int first, int last) {
-        kernels_.prepare(weights.attention_output, qkv_row(slice), spec_.qkv_size(), first, last,
-                         prepared(rows));
+        step(rows).prepare(weights.attention_output, qkv_row(slice), spec_.qkv_size(), first, last,
+                           OTHER_OUTLIER_RATIO);
     });
     member.barrier();
     multiply(member, weights.attention_output, rows, normed_, spec_.hidden_size);
@@ -275,7 +275,7 @@ void ForwardPass::run_mlp(Member& member, const WeightViews& weights, int slice)
             add_change(weights.attention_post_norm, normed_row(row), hidden_row(slice + row));
             norm_and_keep(weights.mlp_norm, hidden_row(slice + row), normed_row(row));
         }
-        kernels_.prepare(weights.mlp_up, normed_, spec_.hidden_size, first, last, prepared(rows));
+        step(rows).prepare(weights.mlp_up, normed_, spec_.hidden_size, first, last, NORMED_OUTLIER_RATIO);
     });
     member.barrier();
     multiply(member, weights.mlp_up, rows, up_, spec_.up_size());
@@ -288,7 +288,7 @@ void ForwardPass::run_mlp(Member& member, const WeightViews& weights, int slice)
                 math_.gelu_tanh(up, spec_.intermediate_size, up);
             }
         }
-        kernels_.prepare(weights.mlp_down, up_, spec_.up_size(), first, last, prepared(rows));
+        step(rows).prepare(weights.mlp_down, up_, spec_.up_size(), first, last, OTHER_OUTLIER_RATIO);
     });
     member.barrier();
     multiply(member, weights.mlp_down, rows, normed_, spec_.hidden_size);

@@ -9,6 +9,7 @@
 #include "decoder_math.h"
 #include "kernels.h"
 #include "kv_cache.h"
+#include "matrix_step.h"
 #include "team.h"
 #include "weight_store.h"
 #include "weights.h"
@@ -79,7 +80,7 @@ class ForwardPass {
     float* normed_row(int row) const;
     float* qkv_row(int row) const;
     int slice_rows(int slice) const;
-    Activations prepared(int rows) const { return {activations_, rows}; }
+    MatrixStep step(int rows) const { return {kernels_, math_, {activations_, rows}, outliers_}; }
     void* scratch(const Member& member) const { return scratch_ + scratch_bytes_ * member.index(); }
     bool one_slice() const { return rows_ <= SLICE_ROWS; }
 
@@ -98,10 +99,12 @@ class ForwardPass {
 
     // Offsets in the work memory, then the addresses.
     std::size_t work_bytes_ = 0;
-    std::size_t normed_at_, qkv_at_, up_at_, activations_at_, rotation_at_, partials_at_, scratch_at_;
+    std::size_t normed_at_, qkv_at_, up_at_, activations_at_, outliers_at_, rotation_at_, partials_at_,
+        scratch_at_;
     std::size_t scratch_bytes_ = 0, partial_floats_ = 0;
     float *normed_ = nullptr, *qkv_ = nullptr, *up_ = nullptr, *rotation_ = nullptr, *partials_ = nullptr;
     std::uint8_t *scratch_ = nullptr, *activations_ = nullptr;
+    OutlierRow* outliers_ = nullptr;
 };
 
 }  // namespace pocketglm

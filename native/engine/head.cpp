@@ -26,7 +26,7 @@ std::size_t aligned(std::size_t bytes) {
 struct Head::Slice {
     const float* hidden;
     float* normed;
-    Activations activations;
+    MatrixStep step;
     std::uint8_t* scratch;
     std::size_t scratch_bytes;
     float* logits;
@@ -45,8 +45,9 @@ void Head::logits(const float* hidden, int rows, float* out) {
     if (rows == 0) return;
     const std::size_t normed = aligned(sizeof(float) * most * spec_.hidden_size);
     const std::size_t activations = aligned(machine_.kernels->activation_bytes(linear, most));
-    const std::size_t scratch = aligned(machine_.kernels->scratch_bytes(linear, most));
-    const std::size_t bytes = normed + activations + scratch * machine_.team->count();
+    const std::size_t scratch = aligned(step_scratch_bytes(*machine_.kernels, linear, most));
+    const std::size_t outliers = aligned(sizeof(OutlierRow) * most);
+    const std::size_t bytes = normed + activations + outliers + scratch * machine_.team->count();
     if (work_.size() < bytes) {
         work_ = Buffer();
         work_ = Buffer(account_, bytes, "activations");
@@ -55,8 +56,11 @@ void Head::logits(const float* hidden, int rows, float* out) {
     for (int first = 0; first < rows; first += SLICE_ROWS) {
         const Slice slice{hidden + static_cast<std::size_t>(first) * spec_.hidden_size,
                           reinterpret_cast<float*>(work),
-                          {work + normed, std::min(SLICE_ROWS, rows - first)},
-                          work + normed + activations,
+                          {*machine_.kernels,
+                           *machine_.math,
+                           {work + normed, std::min(SLICE_ROWS, rows - first)},
+                           reinterpret_cast<OutlierRow*>(work + normed + activations)},
+                          work + normed + activations + outliers,
                           scratch,
                           out + static_cast<std::size_t>(first) * spec_.vocab_size};
         machine_.team->run([&](Member& member) { run(member, slice); });
@@ -65,7 +69,7 @@ void Head::logits(const float* hidden, int rows, float* out) {
 
 void Head::run(Member& member, const Slice& slice) const {
     const WeightViews& weights = weights_.views(0);
-    const int rows = slice.activations.count, size = spec_.hidden_size;
+    const int rows = slice.step.activations.count, size = spec_.hidden_size;
     member.share(rows, row_piece(member, rows), [&](int first, int last) {
         for (int row = first; row < last; ++row) {
             const float* x = slice.hidden + static_cast<std::size_t>(row) * size;
@@ -77,11 +81,11 @@ void Head::run(Member& member, const Slice& slice) const {
                 machine_.math->rms_norm(x, norm.weight, spec_.norm_eps, size, normed);
             }
         }
-        machine_.kernels->prepare(weights.head, slice.normed, size, first, last, slice.activations);
+        slice.step.prepare(weights.head, slice.normed, size, first, last, NORMED_OUTLIER_RATIO);
     });
     member.barrier();
-    multiply_shared(member, *machine_.kernels, weights.head, slice.activations, slice.logits,
-                    spec_.vocab_size, slice.scratch + slice.scratch_bytes * member.index());
+    slice.step.multiply(member, weights.head, slice.logits, spec_.vocab_size,
+                        slice.scratch + slice.scratch_bytes * member.index());
 }
 
 pglm_usage Head::usage() const {

@@ -137,6 +137,8 @@ const DecoderMath decoder_math = {
     load_rows,
     attend,
     merge_attention,
+    take_outliers,
+    add_outliers,
 };
 
 }  // namespace pocketglm::decoder::POCKETGLM_ISA

@@ -70,6 +70,16 @@ inline float largest(Floats value) {
     return result;
 }
 
+inline bool any_above(Floats value, float limit) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)value, _mm512_set1_ps(limit), _CMP_GT_OQ) != 0;
+#elif defined(__AVX2__)
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)value, _mm256_set1_ps(limit), _CMP_GT_OQ)) != 0;
+#else
+    return largest(value) > limit;
+#endif
+}
+
 // e^x with a relative error below 2e-7; 0 below the smallest normal float32, and at most e^88.3.
 // x = n ln 2 + r with |r| <= ln 2 / 2: the Taylor series of e^r to r^7 errs by less than 1e-8.
 inline Floats exponential(Floats x) {
@@ -110,6 +120,15 @@ inline Floats from_halves(const uint16_t* from) {
     // The exponent and fraction moved into place, scaled by 2^112: right for normal and subnormal values.
     const Floats scaled = (Floats)((bits & 0x7fffu) << 13) * 5.192296858534828e33f;
     return (Floats)((Words)scaled | ((bits & 0x8000u) << 16));
+#endif
+}
+
+inline float from_half(uint16_t half) {
+#if defined(__AVX2__)
+    return _cvtsh_ss(half);
+#else
+    uint16_t halves[WIDTH] = {half};
+    return from_halves(halves)[0];
 #endif
 }
 
