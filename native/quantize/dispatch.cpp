@@ -21,11 +21,24 @@ const std::vector<NamedKernels>& available() {
     return found;
 }
 
+namespace {
+
+// The engine's kernels know finer instruction sets under the same variable: avx512vnni is run by avx512,
+// and what has no build here by the baseline.
+std::string build_for(const std::string& wanted) {
+    for (const char* name : {"avx512", "avx2"}) {
+        if (wanted.rfind(name, 0) == 0) return name;
+    }
+    return wanted == "scalar" || wanted.rfind("neon", 0) == 0 ? "baseline" : wanted;
+}
+
+}  // namespace
+
 const NamedKernels* find(std::string name) {
     if (name.empty()) {
         const char* wanted = std::getenv("POCKETGLM_ISA");
         if (wanted == nullptr || *wanted == 0) return &available().front();
-        name = wanted;
+        name = build_for(wanted);
     }
     for (const NamedKernels& candidate : available()) {
         if (name == candidate.name) return &candidate;

@@ -127,7 +127,10 @@ class TestConvert:
         assert "kept tokens" in command("inspect", tmp_path / "p").stdout
         # the comparison takes the same tokens from the checkpoint
         data = json.loads(
-            command("eval", tmp_path / "p", "--text", text_file, "--against", checkpoint, "--json").stdout
+            command(
+                *("eval", tmp_path / "p", "--engine", "reference", "--json"),
+                *("--text", text_file, "--against", checkpoint),
+            ).stdout
         )
         assert data["kl"] == pytest.approx(0, abs=1e-9)
 
@@ -211,7 +214,10 @@ class TestEval:
         from pocketglm.generate.perplexity import evaluate
 
         data = json.loads(
-            command("eval", converted, "--text", text_file, "--window", 60, "--stride", 20, "--json").stdout
+            command(
+                *("eval", converted, "--engine", "reference", "--json"),
+                *("--text", text_file, "--window", 60, "--stride", 20),
+            ).stdout
         )
         with pocketglm.load(converted, "reference") as model:
             tokens = model.tokenizer.encode(text_file.read_text("utf-8"))

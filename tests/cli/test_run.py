@@ -24,7 +24,8 @@ def test_the_answer_is_the_models(command: Command, package: Path) -> None:
 
 
 def test_json_holds_everything_about_the_answer(command: Command, package: Path) -> None:
-    data = json.loads(command("run", package, "hello", "--max-tokens", 12, "--json").stdout)
+    result = command("run", package, "hello", "--max-tokens", 12, "--engine", "reference", "--json")
+    data = json.loads(result.stdout)
     with pocketglm.load(package, "reference") as model:
         prompt = model.chat_prompt([{"role": "user", "content": "hello"}])
         assert data["token_ids"] == list(model.generate(prompt, 12))

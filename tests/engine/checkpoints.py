@@ -17,7 +17,7 @@ from pocketglm.package.reader import Package
 from pocketglm.quantize.formats import WeightFormat
 from pocketglm.quantize.settings import QuantizeSettings
 
-TOLERANCES = {"reference": 1e-4, "mnn": 1e-4}
+TOLERANCES = {"reference": 1e-4, "native": 1e-4, "mnn": 1e-4}
 """Engine -> largest difference of a logit from the original model's, computed in float32."""
 
 
@@ -32,7 +32,7 @@ def float32_runner(source: Path, package: Path, engine: str = "reference") -> It
         add_graphs(package)
     with Package.open(package) as opened:
         # Tiny matrices: a second thread would only be waited for
-        runner = Runner(get_engine(engine), opened, options=EngineOptions(threads=1))
+        runner = Runner(get_engine(engine), opened, options=EngineOptions(threads=1, kv="float32"))
         yield runner
         runner.release()
 

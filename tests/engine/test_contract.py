@@ -9,7 +9,7 @@ import pytest
 from engine.contract_suite import EngineContract, OpenPackage, open_package, opened_packages
 from engine.mnn.graphs import add_graphs, need_mnn
 from pocketglm.engine.contract import Engine
-from pocketglm.engine.registry import get_engine
+from pocketglm.engine.native.engine import NativeEngine
 
 __all__ = ["open_package"]
 
@@ -18,6 +18,38 @@ class TestReferenceEngine(EngineContract):
     engine_name = "reference"
     same_weights = 1e-5
     other_engine = 1e-5
+
+
+class TestNativeEngine(EngineContract):
+    engine_name = "native"
+    same_weights = 1e-5
+    other_engine = 1e-5
+    quantized = 5e-2  # activations are int8 there
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return NativeEngine(kv="float32")
+
+
+class TestNativeEngineHalfCache(EngineContract):
+    """As people use it: keys and values in float16."""
+
+    engine_name = "native"
+    same_weights = 1e-3  # another order of sums, and a key may round to the next float16
+    other_engine = 5e-3
+    quantized = 5e-2
+
+
+class TestNativeEngineInt8Cache(EngineContract):
+    engine_name = "native"
+    same_weights = 2e-2
+    other_engine = 5e-2
+    quantized = 5e-2
+    saved_half = 2e-2
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return NativeEngine(kv="int8")
 
 
 @pytest.fixture(scope="module")

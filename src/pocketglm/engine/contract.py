@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pocketglm.package.reader import Package
 
 Float32 = NDArray[np.float32]
+KVType = Literal["float32", "float16", "int8"]
+"""What an engine may keep the keys and values of past positions as."""
 Int32 = NDArray[np.int32]
 
 
@@ -130,12 +132,14 @@ class EngineOptions:
     """Settings every engine takes. `None` leaves the choice to the engine.
 
     `backend` matters to engines that run on several: the name of one for everything, or names by block
-    index and, for the head, by `HEAD`; whatever is not named is left to the engine.
+    index and, for the head, by `HEAD`; whatever is not named is left to the engine. `kv` matters to
+    engines that can keep their caches in several types; others keep their own.
     """
 
     threads: int | None = None
     memory_bytes: int | None = None
     backend: str | Mapping[int | str, str] | None = None
+    kv: KVType | None = None
 
     def backend_of(self, part: int | str) -> str | None:
         """Backend named for a block index or `HEAD`, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import cast
 
 from pocketglm.engine.contract import Engine
@@ -10,6 +11,7 @@ from pocketglm.errors import InputError
 
 ENGINES = {
     "reference": "pocketglm.engine.reference.engine:ReferenceEngine",
+    "native": "pocketglm.engine.native.engine:NativeEngine",
     "mnn": "pocketglm.engine.mnn.engine:MnnEngine",
 }
 """Name -> where the engine's class stands."""
@@ -21,8 +23,8 @@ def engine_names() -> tuple[str, ...]:
 
 
 def default_engine() -> str:
-    """Name of the engine to use where the user named none."""
-    return "reference"
+    """Name of the engine to use where the user named none: the native one where it was built."""
+    return "native" if find_spec("pocketglm.engine.native._engine") else "reference"
 
 
 def get_engine(name: str) -> Engine:

@@ -1,0 +1,91 @@
+// Integer dot products and data movement with AVX-512 VNNI: 16 lanes of 32 bits.
+#pragma once
+
+#include <immintrin.h>
+
+#include "vectors.h"
+
+namespace pocketglm::POCKETGLM_ISA {
+
+using namespace decoder::POCKETGLM_ISA;
+
+typedef std::uint8_t Octets __attribute__((vector_size(4 * WIDTH)));
+
+constexpr int STEP_BYTES = 4;     // inputs of one channel that one lane of a dot product takes
+constexpr int PANEL_VECTORS = 2;  // 24 accumulators of the 32 registers in a tile of 12 rows
+constexpr int TILE_ROWS = 12;
+constexpr bool SIGNED_CODES = false;  // VPDPBUSD takes the stored, unsigned codes
+
+inline Octets load_octets(const void* from) { return (Octets)_mm512_loadu_si512(from); }
+inline Octets load_octets_part(const void* from, int count) {
+    return (Octets)_mm512_maskz_loadu_epi8((1ull << count) - 1, from);
+}
+inline void store_octets(void* to, Octets value) { _mm512_storeu_si512(to, (__m512i)value); }
+inline Octets repeat_word(const void* from) {
+    std::int32_t word;
+    std::memcpy(&word, from, sizeof word);
+    return (Octets)_mm512_set1_epi32(word);
+}
+
+inline Octets low_nibbles(Octets value) {
+    return (Octets)_mm512_and_si512((__m512i)value, _mm512_set1_epi8(0x0f));
+}
+inline Octets high_nibbles(Octets value) {
+    return (Octets)_mm512_and_si512(_mm512_srli_epi16((__m512i)value, 4), _mm512_set1_epi8(0x0f));
+}
+
+template <int BITS>
+inline Ints dot(Ints sums, Octets codes, Octets x) {
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)x);
+}
+
+inline Floats to_floats(Ints value) { return (Floats)_mm512_cvtepi32_ps((__m512i)value); }
+inline Floats fused(Floats a, Floats b, Floats c) {
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+inline float total(Floats value) { return _mm512_reduce_add_ps((__m512)value); }
+
+// table[index] in every lane.
+inline Floats pick(Floats table, Ints index) {
+    return (Floats)_mm512_permutexvar_ps((__m512i)index, (__m512)table);
+}
+
+// WIDTH pairs (zero, scale) of float16.
+inline void load_pairs(const std::uint16_t* from, Floats& zeros, Floats& scales) {
+    const __m512i pairs = _mm512_loadu_si512(from);
+    zeros = (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs));
+    scales = (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
+}
+
+// One stage of a transposition: the upper H lanes of every 2H lanes of `a` change places with the lower
+// H of `b`.
+template <int H>
+inline void exchange(Ints& a, Ints& b) {
+    Ints first, second;
+    for (int lane = 0; lane < WIDTH; ++lane) {
+        first[lane] = (lane & H) == 0 ? lane : WIDTH + lane - H;
+        second[lane] = (lane & H) == 0 ? lane + H : WIDTH + lane;
+    }
+    const __m512i upper = _mm512_permutex2var_epi32((__m512i)a, (__m512i)second, (__m512i)b);
+    a = (Ints)_mm512_permutex2var_epi32((__m512i)a, (__m512i)first, (__m512i)b);
+    b = (Ints)upper;
+}
+
+// sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile, [step][row][4].
+template <int BITS, int R>
+inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps,
+                      Ints (&sums)[R][PANEL_VECTORS]) {
+    for (int step = 0; step < steps; ++step) {
+        const Octets codes0 = load_octets(panel), codes1 = load_octets(panel + 64);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            const Octets word = repeat_word(x + 4 * r);
+            sums[r][0] = dot<BITS>(sums[r][0], codes0, word);
+            sums[r][1] = dot<BITS>(sums[r][1], codes1, word);
+        }
+        panel += 128;
+        x += 4 * R;
+    }
+}
+
+}  // namespace pocketglm::POCKETGLM_ISA

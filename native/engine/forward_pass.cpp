@@ -1,0 +1,347 @@
+#include "forward_pass.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+namespace pocketglm {
+
+namespace {
+
+// Queries (rows x heads of a group) that attend together: they share every read of a page.
+constexpr int QUERIES_TOGETHER = 64;
+// An attention item of fewer pages is not worth dividing.
+constexpr int PAGES_TO_DIVIDE = 4;
+constexpr int ITEMS_PER_THREAD = 4;
+
+std::size_t aligned(std::size_t bytes) {
+    return (bytes + Buffer::ALIGNMENT - 1) / Buffer::ALIGNMENT * Buffer::ALIGNMENT;
+}
+
+}  // namespace
+
+ForwardPass::ForwardPass(const PassSettings& settings, std::vector<PassSegment> segments, int rows,
+                         int threads)
+    : settings_(settings),
+      spec_(*settings.spec),
+      kernels_(*settings.kernels),
+      math_(*settings.math),
+      segments_(std::move(segments)),
+      rows_(rows) {
+    plan_items(threads);
+    plan_memory(threads);
+}
+
+void ForwardPass::plan_items(int threads) {
+    const int rows_together = std::max(1, QUERIES_TOGETHER / spec_.group());
+    int most_pages = 0;
+    for (int s = 0; s < static_cast<int>(segments_.size()); ++s) {
+        const PassSegment& segment = segments_[s];
+        const int end = segment.start + segment.count;
+        most_pages = std::max(most_pages, KvLayout::pages_for(end));
+        for (int head = 0; head < spec_.num_kv_heads; ++head) {
+            for (int first = 0; first < segment.count;) {
+                const int column = (segment.start + first) % KvLayout::PAGE;
+                const int count = std::min(KvLayout::PAGE - column, segment.count - first);
+                stores_.push_back({s, first, count, head});
+                first += count;
+            }
+        }
+        // The last rows see the most columns: begun first, they do not keep the others waiting.
+        for (int last = segment.count; last > 0; last -= std::min(last, rows_together)) {
+            const int count = std::min(last, rows_together);
+            for (int head = 0; head < spec_.num_kv_heads; ++head)
+                attends_.push_back({s, last - count, count, head});
+        }
+    }
+    const int wanted = ITEMS_PER_THREAD * threads;
+    const int items = static_cast<int>(attends_.size());
+    if (threads > 1 && items < wanted) {
+        parts_ = std::max(1, std::min((wanted + items - 1) / items, most_pages / PAGES_TO_DIVIDE));
+    }
+}
+
+void ForwardPass::plan_memory(int threads) {
+    const std::size_t slice = std::min(rows_, SLICE_ROWS), rows = rows_;
+    const auto place = [this](std::size_t bytes) {
+        const std::size_t at = work_bytes_;
+        work_bytes_ += aligned(bytes);
+        return at;
+    };
+    std::size_t activation_bytes = 0, scratch = 0;
+    for (int block = 0; block < settings_.weights->count(); ++block) {
+        const WeightViews& shape = settings_.weights->shape(block);
+        for (const LinearView* linear :
+             {&shape.qkv, &shape.attention_output, &shape.mlp_up, &shape.mlp_down}) {
+            const int count = static_cast<int>(slice);
+            activation_bytes = std::max(activation_bytes, kernels_.activation_bytes(*linear, count));
+            scratch = std::max(scratch, step_scratch_bytes(kernels_, *linear, count));
+        }
+    }
+    int rows_attending = 0;
+    for (const AttendItem& item : attends_) rows_attending = std::max(rows_attending, item.count);
+    const KvLayout& layout = *settings_.layout;
+    scratch =
+        std::max(scratch, sizeof(float) * attention_scratch_floats(layout, rows_attending, spec_.group()));
+    scratch_bytes_ = aligned(scratch);
+    partial_floats_ = parts_ > 1 ? attention_partial_floats(layout, rows_attending, spec_.group()) : 0;
+
+    normed_at_ = place(sizeof(float) * slice * spec_.hidden_size);
+    qkv_at_ = place(sizeof(float) * rows * spec_.qkv_size());
+    up_at_ = place(sizeof(float) * slice * spec_.up_size());
+    activations_at_ = place(activation_bytes);
+    outliers_at_ = place(sizeof(OutlierRow) * slice);
+    rotation_at_ = place(sizeof(float) * rows * 2 * spec_.rotary_axes * spec_.pairs());
+    partials_at_ = place(sizeof(float) * partial_floats_ * attends_.size() * parts_);
+    scratch_at_ = place(scratch_bytes_ * threads);
+}
+
+void ForwardPass::bind(std::uint8_t* work, float* hidden, const std::int32_t* positions) {
+    hidden_ = hidden;
+    positions_ = positions;
+    const auto floats = [work](std::size_t at) { return reinterpret_cast<float*>(work + at); };
+    normed_ = floats(normed_at_);
+    qkv_ = floats(qkv_at_);
+    up_ = floats(up_at_);
+    rotation_ = floats(rotation_at_);
+    partials_ = floats(partials_at_);
+    activations_ = work + activations_at_;
+    outliers_ = reinterpret_cast<OutlierRow*>(work + outliers_at_);
+    scratch_ = work + scratch_at_;
+}
+
+int ForwardPass::slice_rows(int slice) const { return std::min(SLICE_ROWS, rows_ - slice); }
+float* ForwardPass::hidden_row(int row) const {
+    return hidden_ + static_cast<std::size_t>(row) * spec_.hidden_size;
+}
+// Rows of a slice: the normed input of a linear layer, later the change that attention or MLP makes.
+float* ForwardPass::normed_row(int row) const {
+    return normed_ + static_cast<std::size_t>(row) * spec_.hidden_size;
+}
+
+float* ForwardPass::qkv_row(int row) const { return qkv_ + static_cast<std::size_t>(row) * spec_.qkv_size(); }
+
+void ForwardPass::run(Member& member) {
+    const int blocks = settings_.weights->count();
+    for (int block = 0; block < blocks; ++block) run_block(member, block);
+    if (one_slice()) add_mlp_change(member, settings_.weights->views(blocks - 1), 0);
+}
+
+void ForwardPass::run_block(Member& member, int block) {
+    const WeightViews& weights = settings_.weights->views(block);
+    for (int slice = 0; slice < rows_; slice += SLICE_ROWS) {
+        start_attention(member, block, slice);
+        multiply(member, weights.qkv, slice_rows(slice), qkv_row(slice), spec_.qkv_size());
+    }
+    store_keys_values(member, block);
+    attend(member, block);
+    for (int slice = 0; slice < rows_; slice += SLICE_ROWS) {
+        finish_attention(member, weights, slice);
+        run_mlp(member, weights, slice);
+        if (!one_slice()) {
+            add_mlp_change(member, weights, slice);
+            member.barrier();
+        }
+    }
+}
+
+void ForwardPass::multiply(Member& member, const LinearView& linear, int rows, float* out,
+                           std::size_t stride) const {
+    step(rows).multiply(member, linear, out, stride, scratch(member));
+    member.barrier();
+}
+
+// Normed rows, ready for the qkv projection. Where the pass is one slice, the change that the MLP of the
+// block before has made is added first: one barrier less a block.
+void ForwardPass::start_attention(Member& member, int block, int slice) {
+    const WeightViews& weights = settings_.weights->views(block);
+    const int rows = slice_rows(slice);
+    const bool add_first = one_slice() && block > 0;
+    member.share(rows, row_piece(member, rows), [&](int first, int last) {
+        for (int row = first; row < last; ++row) {
+            if (block == 0) fill_rotation(slice + row);
+            if (add_first) {
+                const WeightViews& before = settings_.weights->views(block - 1);
+                add_change(before.mlp_post_norm, normed_row(row), hidden_row(slice + row));
+            }
+            norm_and_keep(weights.input_norm, hidden_row(slice + row), normed_row(row));
+        }
+        step(rows).prepare(weights.qkv, normed_, spec_.hidden_size, first, last, NORMED_OUTLIER_RATIO);
+    });
+    member.barrier();
+}
+
+void ForwardPass::store_keys_values(Member& member, int block) {
+    const WeightViews& weights = settings_.weights->views(block);
+    const int items = static_cast<int>(stores_.size());
+    member.share(items, 1, [&](int first, int last) {
+        for (int i = first; i < last; ++i) store_item(stores_[i], block, weights);
+    });
+    member.barrier();
+}
+
+// Norms and turns the item's queries and keys, and puts its keys and values into the cache.
+void ForwardPass::store_item(const StoreItem& item, int block, const WeightViews& weights) const {
+    const PassSegment& segment = segments_[item.segment];
+    const int head_dim = spec_.head_dim, group = spec_.group();
+    const std::size_t queries_at = static_cast<std::size_t>(item.kv_head) * group * head_dim;
+    const std::size_t key_at = spec_.q_size() + static_cast<std::size_t>(item.kv_head) * head_dim;
+    for (int i = 0; i < item.count; ++i) {
+        const int row = segment.first_row + item.first + i;
+        const RowRotation turn = rotation(row);
+        for (int head = 0; head <= group; ++head) {  // the last one is the key
+            const bool is_key = head == group;
+            float* at =
+                qkv_row(row) + (is_key ? key_at : queries_at + static_cast<std::size_t>(head) * head_dim);
+            if (spec_.qk_norm) {
+                math_.rms_norm(at, is_key ? weights.k_norm : weights.q_norm, spec_.norm_eps, head_dim, at);
+            }
+            math_.rotate(turn, at);
+        }
+    }
+    const KvLayout& layout = *settings_.layout;
+    const int position = segment.start + item.first;
+    std::uint8_t* tile =
+        segment.cache->page(position / KvLayout::PAGE) + layout.tile_offset(block, item.kv_head);
+    const float* keys = qkv_row(segment.first_row + item.first) + key_at;
+    math_.store_rows(layout, tile, position % KvLayout::PAGE, keys, keys + spec_.kv_size(), spec_.qkv_size(),
+                     item.count);
+}
+
+// Leaves the attended values where the queries were.
+void ForwardPass::attend(Member& member, int block) {
+    const int items = static_cast<int>(attends_.size());
+    member.share(items * parts_, 1, [&](int first, int last) {
+        for (int i = first; i < last; ++i) {
+            AttentionTask task = attention_task(attends_[i / parts_], block);
+            task.scratch = static_cast<float*>(scratch(member));
+            if (parts_ > 1) {
+                const int part = i % parts_, begin = task.first_page, pages = task.last_page - begin;
+                task.first_page = begin + pages * part / parts_;
+                task.last_page = begin + pages * (part + 1) / parts_;
+                task.partial = partials_ + partial_floats_ * i;
+            }
+            math_.attend(task);
+        }
+    });
+    member.barrier();
+    if (parts_ == 1) return;
+    member.share(items, 1, [&](int first, int last) {
+        for (int i = first; i < last; ++i) {
+            const AttentionTask task = attention_task(attends_[i], block);
+            math_.merge_attention(task, partials_ + partial_floats_ * i * parts_, partial_floats_, parts_);
+        }
+    });
+    member.barrier();
+}
+
+AttentionTask ForwardPass::attention_task(const AttendItem& item, int block) const {
+    const PassSegment& segment = segments_[item.segment];
+    AttentionTask task;
+    task.output = qkv_row(segment.first_row + item.first) +
+                  static_cast<std::size_t>(item.kv_head) * spec_.group() * spec_.head_dim;
+    task.queries = task.output;
+    task.row_stride = spec_.qkv_size();
+    task.rows = item.count;
+    task.group = spec_.group();
+    task.layout = settings_.layout;
+    task.pages = segment.cache->pages();
+    task.offset = settings_.layout->tile_offset(block, item.kv_head);
+    task.first_row = segment.start + item.first;
+    task.prefix = segment.prefix;
+    task.window = settings_.weights->window(block);
+    const bool from_start = task.window == 0 || task.prefix > 0;
+    task.first_page = from_start ? 0 : std::max(0, task.first_row + 1 - task.window) / KvLayout::PAGE;
+    task.last_page = KvLayout::pages_for(std::max(task.first_row + task.rows, task.prefix));
+    return task;
+}
+
+void ForwardPass::finish_attention(Member& member, const WeightViews& weights, int slice) {
+    const int rows = slice_rows(slice);
+    member.share(rows, row_piece(member, rows), [&](int first, int last) {
+        step(rows).prepare(weights.attention_output, qkv_row(slice), spec_.qkv_size(), first, last,
+                           OTHER_OUTLIER_RATIO);
+    });
+    member.barrier();
+    multiply(member, weights.attention_output, rows, normed_, spec_.hidden_size);
+}
+
+// Adds what attention changes, then leaves what the MLP changes in the rows of `normed_`.
+void ForwardPass::run_mlp(Member& member, const WeightViews& weights, int slice) {
+    const int rows = slice_rows(slice), piece = row_piece(member, rows);
+    member.share(rows, piece, [&](int first, int last) {
+        for (int row = first; row < last; ++row) {
+            add_change(weights.attention_post_norm, normed_row(row), hidden_row(slice + row));
+            norm_and_keep(weights.mlp_norm, hidden_row(slice + row), normed_row(row));
+        }
+        step(rows).prepare(weights.mlp_up, normed_, spec_.hidden_size, first, last, NORMED_OUTLIER_RATIO);
+    });
+    member.barrier();
+    multiply(member, weights.mlp_up, rows, up_, spec_.up_size());
+    member.share(rows, piece, [&](int first, int last) {
+        for (int row = first; row < last; ++row) {
+            float* up = up_ + static_cast<std::size_t>(row) * spec_.up_size();
+            if (spec_.gated) {
+                math_.gated_silu(up, up + spec_.intermediate_size, spec_.intermediate_size, up);
+            } else {
+                math_.gelu_tanh(up, spec_.intermediate_size, up);
+            }
+        }
+        step(rows).prepare(weights.mlp_down, up_, spec_.up_size(), first, last, OTHER_OUTLIER_RATIO);
+    });
+    member.barrier();
+    multiply(member, weights.mlp_down, rows, normed_, spec_.hidden_size);
+}
+
+void ForwardPass::add_mlp_change(Member& member, const WeightViews& weights, int slice) {
+    const int rows = slice_rows(slice);
+    member.share(rows, row_piece(member, rows), [&](int first, int last) {
+        for (int row = first; row < last; ++row) {
+            add_change(weights.mlp_post_norm, normed_row(row), hidden_row(slice + row));
+        }
+    });
+}
+
+void ForwardPass::norm_row(const NormView& view, const float* x, float* out) const {
+    if (spec_.layer_norm) {
+        math_.layer_norm(x, view.weight, view.bias, spec_.norm_eps, spec_.hidden_size, out);
+    } else {
+        math_.rms_norm(x, view.weight, spec_.norm_eps, spec_.hidden_size, out);
+    }
+}
+
+// The normed row; what the change will be added to stays in `hidden`.
+void ForwardPass::norm_and_keep(const NormView& view, float* hidden, float* normed) const {
+    norm_row(view, hidden, normed);
+    if (spec_.residual == PGLM_RESIDUAL_NORMED_ALPHA) {
+        math_.scale(normed, spec_.residual_alpha, spec_.hidden_size, hidden);
+    }
+}
+
+void ForwardPass::add_change(const NormView& post_norm, float* change, float* hidden) const {
+    if (spec_.residual == PGLM_RESIDUAL_SANDWICH) norm_row(post_norm, change, change);
+    math_.add(hidden, change, spec_.hidden_size);
+}
+
+void ForwardPass::fill_rotation(int row) const {
+    const int axes = spec_.rotary_axes, pairs = spec_.pairs();
+    float* cosine = rotation_ + static_cast<std::size_t>(row) * 2 * axes * pairs;
+    float* sine = cosine + axes * pairs;
+    for (int axis = 0; axis < axes; ++axis) {
+        const float position = static_cast<float>(positions_[static_cast<std::size_t>(axis) * rows_ + row]);
+        for (int i = 0; i < pairs; ++i) {
+            const float angle = position * spec_.frequencies[i];
+            cosine[axis * pairs + i] = std::cos(angle);
+            sine[axis * pairs + i] = std::sin(angle);
+        }
+    }
+}
+
+RowRotation ForwardPass::rotation(int row) const {
+    const int size = spec_.rotary_axes * spec_.pairs();
+    const float* cosine = rotation_ + static_cast<std::size_t>(row) * 2 * size;
+    return {cosine, cosine + size, spec_.rotary_axes, spec_.pairs(), spec_.interleaved};
+}
+
+}  // namespace pocketglm

@@ -1,0 +1,100 @@
+#include "head.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "failure.h"
+#include "matrix_step.h"
+
+namespace pocketglm {
+
+namespace {
+
+constexpr int SLICE_ROWS = 256;
+
+std::vector<WeightFile> head_file(const Spec& spec, const pglm_file& file) {
+    return {WeightFile(spec, file, WeightFile::Kind::Head)};
+}
+
+std::size_t aligned(std::size_t bytes) {
+    return (bytes + Buffer::ALIGNMENT - 1) / Buffer::ALIGNMENT * Buffer::ALIGNMENT;
+}
+
+}  // namespace
+
+// Some rows on their way to logits.
+struct Head::Slice {
+    const float* hidden;
+    float* normed;
+    MatrixStep step;
+    std::uint8_t* scratch;
+    std::size_t scratch_bytes;
+    float* logits;
+};
+
+Head::Head(const pglm_spec& spec, const pglm_file& file, const pglm_options& options)
+    : spec_(spec),
+      machine_(options),
+      account_(options.memory_bytes),
+      weights_(head_file(spec_, file), account_) {}
+
+void Head::logits(const float* hidden, int rows, float* out) {
+    require(rows >= 0, "the number of rows is negative");
+    const LinearView& linear = weights_.shape(0).head;
+    const int most = std::min(rows, SLICE_ROWS);
+    if (rows == 0) return;
+    const std::size_t normed = aligned(sizeof(float) * most * spec_.hidden_size);
+    const std::size_t activations = aligned(machine_.kernels->activation_bytes(linear, most));
+    const std::size_t scratch = aligned(step_scratch_bytes(*machine_.kernels, linear, most));
+    const std::size_t outliers = aligned(sizeof(OutlierRow) * most);
+    const std::size_t bytes = normed + activations + outliers + scratch * machine_.team->count();
+    if (work_.size() < bytes) {
+        work_ = Buffer();
+        work_ = Buffer(account_, bytes, "activations");
+    }
+    std::uint8_t* work = work_.data();
+    for (int first = 0; first < rows; first += SLICE_ROWS) {
+        const Slice slice{hidden + static_cast<std::size_t>(first) * spec_.hidden_size,
+                          reinterpret_cast<float*>(work),
+                          {*machine_.kernels,
+                           *machine_.math,
+                           {work + normed, std::min(SLICE_ROWS, rows - first)},
+                           reinterpret_cast<OutlierRow*>(work + normed + activations)},
+                          work + normed + activations + outliers,
+                          scratch,
+                          out + static_cast<std::size_t>(first) * spec_.vocab_size};
+        machine_.team->run([&](Member& member) { run(member, slice); });
+    }
+}
+
+void Head::run(Member& member, const Slice& slice) const {
+    const WeightViews& weights = weights_.views(0);
+    const int rows = slice.step.activations.count, size = spec_.hidden_size;
+    member.share(rows, row_piece(member, rows), [&](int first, int last) {
+        for (int row = first; row < last; ++row) {
+            const float* x = slice.hidden + static_cast<std::size_t>(row) * size;
+            float* normed = slice.normed + static_cast<std::size_t>(row) * size;
+            const NormView& norm = weights.final_norm;
+            if (spec_.layer_norm) {
+                machine_.math->layer_norm(x, norm.weight, norm.bias, spec_.norm_eps, size, normed);
+            } else {
+                machine_.math->rms_norm(x, norm.weight, spec_.norm_eps, size, normed);
+            }
+        }
+        slice.step.prepare(weights.head, slice.normed, size, first, last, NORMED_OUTLIER_RATIO);
+    });
+    member.barrier();
+    slice.step.multiply(member, weights.head, slice.logits, spec_.vocab_size,
+                        slice.scratch + slice.scratch_bytes * member.index());
+}
+
+pglm_usage Head::usage() const {
+    pglm_usage usage{};
+    usage.isa = machine_.kernels->name;
+    usage.threads = machine_.team->count();
+    usage.weight_bytes = weights_.bytes();
+    usage.buffer_bytes = work_.size();
+    return usage;
+}
+
+}  // namespace pocketglm

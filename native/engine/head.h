@@ -1,0 +1,32 @@
+// Final norm and output projection; behind pglm_head.
+#pragma once
+
+#include <cstdint>
+
+#include "memory.h"
+#include "pocketglm.h"
+#include "stage.h"
+#include "weight_store.h"
+
+namespace pocketglm {
+
+class Head {
+  public:
+    Head(const pglm_spec& spec, const pglm_file& file, const pglm_options& options);
+
+    void logits(const float* hidden, int rows, float* out);
+    pglm_usage usage() const;
+
+  private:
+    struct Slice;
+
+    void run(Member& member, const Slice& slice) const;
+
+    Spec spec_;
+    Machine machine_;
+    MemoryAccount account_;
+    WeightStore weights_;
+    Buffer work_;
+};
+
+}  // namespace pocketglm

@@ -1,0 +1,151 @@
+// The C interface: exceptions become statuses here, and nowhere else.
+#include <new>
+#include <string>
+
+#include "failure.h"
+#include "head.h"
+#include "kernels.h"
+#include "pocketglm.h"
+#include "stage.h"
+
+struct pglm_stage : pocketglm::Stage {
+    using Stage::Stage;
+};
+struct pglm_head : pocketglm::Head {
+    using Head::Head;
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+pglm_status failed(pglm_status status, const char* message) noexcept {
+    try {
+        last_error = message;
+    } catch (...) {
+        last_error.clear();
+    }
+    return status;
+}
+
+template <typename Action>
+pglm_status guarded(Action action) noexcept {
+    try {
+        action();
+        return PGLM_OK;
+    } catch (const pocketglm::Failure& failure) {
+        return failed(failure.status, failure.what());
+    } catch (const std::bad_alloc&) {
+        return failed(PGLM_MEMORY, "out of memory");
+    } catch (const std::exception& error) {
+        return failed(PGLM_INTERNAL, error.what());
+    } catch (...) {
+        return failed(PGLM_INTERNAL, "unknown failure");
+    }
+}
+
+using pocketglm::require;
+
+}  // namespace
+
+const char* pglm_last_error(void) { return last_error.c_str(); }
+
+pglm_status pglm_stage_load(const pglm_spec* spec, const pglm_file* blocks, int32_t count,
+                            const pglm_options* options, pglm_stage** stage) {
+    return guarded([&] {
+        require(spec != nullptr && options != nullptr && stage != nullptr, "an argument is null");
+        *stage = new pglm_stage(*spec, blocks, count, *options);
+    });
+}
+
+void pglm_stage_free(pglm_stage* stage) { delete stage; }
+
+pglm_status pglm_stage_usage(const pglm_stage* stage, pglm_usage* usage) {
+    return guarded([&] {
+        require(stage != nullptr && usage != nullptr, "an argument is null");
+        *usage = stage->usage();
+    });
+}
+
+pglm_status pglm_stage_open(pglm_stage* stage, int64_t sequence) {
+    return guarded([&] {
+        require(stage != nullptr, "the stage is null");
+        stage->open(sequence);
+    });
+}
+
+void pglm_stage_close(pglm_stage* stage, int64_t sequence) {
+    if (stage != nullptr) stage->close(sequence);
+}
+
+pglm_status pglm_stage_length(const pglm_stage* stage, int64_t sequence, int32_t* length) {
+    return guarded([&] {
+        require(stage != nullptr && length != nullptr, "an argument is null");
+        *length = stage->length(sequence);
+    });
+}
+
+pglm_status pglm_stage_truncate(pglm_stage* stage, int64_t sequence, int32_t length) {
+    return guarded([&] {
+        require(stage != nullptr, "the stage is null");
+        stage->truncate(sequence, length);
+    });
+}
+
+pglm_status pglm_stage_copy_prefix(pglm_stage* stage, int64_t source, int64_t target, int32_t length) {
+    return guarded([&] {
+        require(stage != nullptr, "the stage is null");
+        stage->copy_prefix(source, target, length);
+    });
+}
+
+pglm_status pglm_stage_save(const pglm_stage* stage, int64_t sequence, float* keys, float* values) {
+    return guarded([&] {
+        require(stage != nullptr && keys != nullptr && values != nullptr, "an argument is null");
+        stage->save(sequence, keys, values);
+    });
+}
+
+pglm_status pglm_stage_restore(pglm_stage* stage, int64_t sequence, int32_t length, const float* keys,
+                               const float* values) {
+    return guarded([&] {
+        require(stage != nullptr && keys != nullptr && values != nullptr, "an argument is null");
+        stage->restore(sequence, length, keys, values);
+    });
+}
+
+pglm_status pglm_stage_forward(pglm_stage* stage, const pglm_segment* segments, int32_t segment_count,
+                               const int32_t* positions, const float* hidden, float* output) {
+    return guarded([&] {
+        require(stage != nullptr && positions != nullptr, "an argument is null");
+        require(hidden != nullptr && output != nullptr, "an argument is null");
+        stage->forward(segments, segment_count, positions, hidden, output);
+    });
+}
+
+pglm_status pglm_head_load(const pglm_spec* spec, const pglm_file* file, const pglm_options* options,
+                           pglm_head** head) {
+    return guarded([&] {
+        require(spec != nullptr && file != nullptr && options != nullptr && head != nullptr,
+                "an argument is null");
+        *head = new pglm_head(*spec, *file, *options);
+    });
+}
+
+void pglm_head_free(pglm_head* head) { delete head; }
+
+pglm_status pglm_head_usage(const pglm_head* head, pglm_usage* usage) {
+    return guarded([&] {
+        require(head != nullptr && usage != nullptr, "an argument is null");
+        *usage = head->usage();
+    });
+}
+
+pglm_status pglm_head_logits(pglm_head* head, const float* hidden, int32_t rows, float* logits) {
+    return guarded([&] {
+        require(head != nullptr && hidden != nullptr && logits != nullptr, "an argument is null");
+        head->logits(hidden, rows, logits);
+    });
+}
+
+const char* const* pglm_isa_names(void) { return pocketglm::runnable_kernels(); }

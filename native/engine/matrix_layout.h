@@ -1,0 +1,156 @@
+// How prepared activations and unpacked weights lie in memory, for all vector instruction sets.
+//
+// Up to ROWS_AT_ONCE rows ("rows" layout): every output channel's codes are streamed once, straight from
+// the file. Activations lie row by row, [row][stored inputs], in the order in which nibbles unpack.
+//
+// More rows ("tiles" layout): PANEL channels are unpacked into scratch, transposed to
+// [step][channel][STEP_BYTES], and used for every tile of rows. Activations lie tile by tile, each
+// [step][row][STEP_BYTES]: rows at their natural stride of a power of two would share one set of the cache.
+//
+// int4 steps alternate: the even inputs of 2 * STEP_BYTES inputs (their high nibbles), then the odd ones.
+#pragma once
+
+#include "blocks.h"
+#if defined(__AVX512F__)
+#include "dot_avx512.h"
+#elif defined(__AVX2__)
+#include "dot_avx2.h"
+#elif defined(__aarch64__)
+#include "dot_neon.h"
+#endif
+
+namespace pocketglm::POCKETGLM_ISA {
+
+constexpr int VECTOR_BYTES = 4 * WIDTH;
+constexpr int PANEL = PANEL_VECTORS * WIDTH;  // channels
+constexpr int ROWS_AT_ONCE = 4;
+constexpr int PANELS_AT_ONCE = 4;   // share a tile's activations while those are in the first-level cache
+constexpr int CHUNK_INPUTS = 1024;  // 4 panels of them fit the second-level cache, 12 rows the first
+constexpr int CHUNK_FLOATS = 256;   // the same bytes of float weights
+constexpr std::size_t ALIGNMENT = 64;
+
+// Bytes ahead of the ones in use to fetch, in each of two streams: memory answers in about 100 ns, in which
+// a core reads 1 to 2 KiB; the hardware's own prefetchers stop at every page of 4 KiB.
+constexpr int READ_AHEAD = 1024;
+constexpr int ALPHA_AHEAD = 256;
+constexpr int LINE = 64;
+
+inline void prefetch(const std::uint8_t* from, int bytes) {
+    for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(from + READ_AHEAD + i);
+}
+
+// What the stored code of a zero weight is in the dot products.
+template <int BITS>
+constexpr float middle_code() {
+    return BITS == 4 ? 8.0f : SIGNED_CODES ? 0.0f : 128.0f;
+}
+
+inline std::int32_t tile_count(std::int32_t count) { return (count + TILE_ROWS - 1) / TILE_ROWS; }
+
+// First row of a tile: rows are spread evenly, as a tile of one row costs nearly as much as one of four.
+inline std::int32_t tile_start(std::int32_t count, std::int32_t tile) {
+    return static_cast<std::int32_t>(static_cast<std::int64_t>(count) * tile / tile_count(count));
+}
+
+// Prepared activations of quantized formats.
+struct Quantized {
+    std::size_t row_codes;   // bytes of one row's codes
+    std::size_t row_scales;  // floats of one row's scales, and of its sums
+    float* scales;
+    float* sums;
+    std::int8_t* codes;
+
+    Quantized(const LinearView& linear, std::int32_t count, void* data) {
+        // Whole vectors for the rows layout; zeros stand behind the last block.
+        row_codes = round_up(linear.stored_inputs, 2 * VECTOR_BYTES);
+        row_scales = round_up(Blocks(linear).count, WIDTH);
+        codes = static_cast<std::int8_t*>(data);
+        scales = reinterpret_cast<float*>(codes + row_codes * count);
+        sums = scales + row_scales * count;
+    }
+    static std::size_t bytes(const LinearView& linear, std::int32_t count) {
+        const Quantized sizes(linear, count, nullptr);
+        return (sizes.row_codes + 2 * sizeof(float) * sizes.row_scales) * count;
+    }
+};
+
+// Of float formats: floats, [row][inputs] or tile by tile [input][row], rows padded to whole vectors.
+inline std::size_t float_row(const LinearView& linear) { return round_up(linear.inputs, WIDTH); }
+
+inline float bias_of(const LinearView& linear, int channel) {
+    float bias = 0;
+    if (linear.bias != nullptr) {
+        std::memcpy(&bias, reinterpret_cast<const char*>(linear.bias) + sizeof bias * channel, sizeof bias);
+    }
+    return bias;
+}
+
+// The alphas of WIDTH blocks of one channel from block `first`, of which `count` exist (the others are 0),
+// where they do not stand side by side in the file: behind the last block, or groups of several blocks.
+[[gnu::noinline]] inline void gather_alpha(const Blocks& blocks, bool symmetric, const std::uint16_t* alpha,
+                                           int first, int count, std::uint16_t* to) {
+    const int values = symmetric ? 1 : 2;
+    std::memset(to, 0, 2 * WIDTH * sizeof *to);
+    if (blocks.per_group == 1) {
+        std::memcpy(to, alpha + first * values, sizeof *to * values * (count < WIDTH ? count : WIDTH));
+        return;
+    }
+    for (int i = 0; i < count && i < WIDTH; ++i) {
+        const std::uint16_t* from = alpha + (first + i) / blocks.per_group * values;
+        to[i * values] = from[0];
+        if (!symmetric) to[2 * i + 1] = from[1];
+    }
+}
+
+// Zeros and scales of the same WIDTH blocks. The zeros are those of unsigned codes: zero - middle * scale.
+template <int BITS>
+inline void load_alpha(const LinearView& linear, const Blocks& blocks, const std::uint16_t* alpha, int first,
+                       int count, Floats& zeros, Floats& scales) {
+    std::uint16_t gathered[2 * WIDTH];
+    const std::uint16_t* from = alpha + first * (linear.symmetric ? 1 : 2);
+    if (__builtin_expect(blocks.per_group > 1 || count < WIDTH, 0)) {
+        gather_alpha(blocks, linear.symmetric, alpha, first, count, gathered);
+        from = gathered;
+    }
+    if (linear.symmetric) {
+        scales = from_halves(from);
+        zeros = scales * all(-middle_code<BITS>());
+    } else {
+        load_pairs(from, zeros, scales);
+        zeros = fused(scales, all(-middle_code<BITS>()), zeros);
+    }
+}
+
+inline const std::uint16_t* channel_alpha(const LinearView& linear, std::int32_t channel) {
+    return linear.alpha + static_cast<std::size_t>(channel) * (linear.stored_inputs / linear.group) *
+                              (linear.symmetric ? 1 : 2);
+}
+
+// WIDTH weights of a float format, of which `count` exist (the others are 0).
+template <int BITS>
+inline Floats load_weights(const std::uint8_t* from, int count) {
+    if constexpr (BITS == 16) {
+        if (count >= WIDTH) return from_halves(reinterpret_cast<const std::uint16_t*>(from));
+        std::uint16_t values[WIDTH] = {};
+        std::memcpy(values, from, sizeof *values * count);
+        return from_halves(values);
+    } else {
+        const float* values = reinterpret_cast<const float*>(from);
+        return count >= WIDTH ? load(values) : load_part(values, count);
+    }
+}
+
+// The transposition of vectors of STEP-byte units: vector i, unit j becomes vector j, unit i.
+template <int STEP, int H = WIDTH / 2>
+inline void transpose(Ints (&m)[VECTOR_BYTES / STEP]) {
+    constexpr int DISTANCE = H * 4 / STEP;
+    if constexpr (DISTANCE > 0) {
+#pragma GCC unroll 16
+        for (int i = 0; i < VECTOR_BYTES / STEP; ++i) {
+            if ((i & DISTANCE) == 0) exchange<H>(m[i], m[i + DISTANCE]);
+        }
+        transpose<STEP, H / 2>(m);
+    }
+}
+
+}  // namespace pocketglm::POCKETGLM_ISA

@@ -1,0 +1,67 @@
+// One matrix product of a team: rows are prepared by whoever has them, channels are shared out.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "decoder_math.h"
+#include "kernels.h"
+#include "team.h"
+
+namespace pocketglm {
+
+// Rows a thread takes at a time in steps that go row by row.
+inline int row_piece(const Member& member, int rows) {
+    return std::clamp(rows / (4 * member.count()), 1, 16);
+}
+
+// The products x W^T of rows, in two steps with a barrier between them.
+struct MatrixStep {
+    const Kernels& kernels;
+    const DecoderMath& math;
+    Activations activations;
+    OutlierRow* outliers;  // [activations.count]
+
+    // Makes rows [first, last) of x ready, and takes their outliers out of x.
+    void prepare(const LinearView& linear, float* x, std::size_t stride, int first, int last,
+                 float ratio) const {
+        if (linear.bits < 16) {
+            for (int row = first; row < last; ++row) {
+                math.take_outliers(x + row * stride, linear.inputs, ratio, outliers + row);
+            }
+        }
+        kernels.prepare(linear, x, stride, first, last, activations);
+    }
+
+    // out[r * stride + c] for all rows and the channels this member gets.
+    void multiply(Member& member, const LinearView& linear, float* out, std::size_t stride,
+                  void* scratch) const {
+        const int rows = activations.count;
+        member.share(linear.rows, channel_piece(member, linear), [&](int first, int last) {
+            kernels.matmul(linear, activations, first, last, out, stride, scratch);
+            if (linear.bits < 16)
+                math.add_outliers(linear, outliers, rows, first, last, out, stride, scratch);
+        });
+    }
+
+    std::int32_t channel_piece(const Member& member, const LinearView& linear) const {
+        // Enough pieces that a thread which starts late leaves its part to the others, and so few bytes that
+        // the weights which outliers need are still in the second-level cache.
+        constexpr std::int32_t PIECES_PER_THREAD = 8;
+        constexpr std::size_t PIECE_BYTES = 512 << 10;
+        const std::int32_t step = kernels.channel_step(linear, activations.count);
+        const std::int32_t even = linear.rows / (PIECES_PER_THREAD * member.count());
+        const std::int32_t cached =
+            static_cast<std::int32_t>(std::min<std::size_t>(linear.rows, PIECE_BYTES / linear.row_bytes()));
+        return std::max(step, (std::min(even, cached) + step - 1) / step * step);
+    }
+};
+
+// Bytes of a thread's scratch memory that a step with `rows` rows needs.
+inline std::size_t step_scratch_bytes(const Kernels& kernels, const LinearView& linear, std::int32_t rows) {
+    const std::size_t outliers = linear.bits < 16 ? outlier_scratch_bytes(linear.inputs, rows) : 0;
+    return std::max(kernels.scratch_bytes(linear, rows), outliers);
+}
+
+}  // namespace pocketglm

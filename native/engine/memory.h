@@ -1,0 +1,84 @@
+// Aligned buffers, and the account of how much memory an engine part has taken.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "failure.h"
+
+namespace pocketglm {
+
+// How many bytes of one kind are taken, out of how many; 0 stands for no limit.
+class MemoryAccount {
+  public:
+    explicit MemoryAccount(std::uint64_t limit) : limit_(limit) {}
+
+    void take(std::uint64_t bytes, const char* what) {
+        if (limit_ != 0 && used_ + bytes > limit_) {
+            throw Failure(PGLM_MEMORY, std::string("the memory limit of ") + std::to_string(limit_) +
+                                           " bytes leaves no room for " + std::to_string(bytes) +
+                                           " bytes of " + what + " (" + std::to_string(used_) +
+                                           " are in use)");
+        }
+        used_ += bytes;
+    }
+    void give_back(std::uint64_t bytes) { used_ -= bytes; }
+    std::uint64_t used() const { return used_; }
+    std::uint64_t limit() const { return limit_; }
+
+  private:
+    std::uint64_t limit_;
+    std::uint64_t used_ = 0;
+};
+
+// Zeroed bytes on a cache-line boundary, counted in an account.
+class Buffer {
+  public:
+    static constexpr std::size_t ALIGNMENT = 64;
+
+    Buffer() = default;
+    Buffer(MemoryAccount& account, std::size_t bytes, const char* what) : account_(&account), bytes_(bytes) {
+        account.take(bytes, what);
+        // calloc's large blocks come zeroed from the system, untouched until used.
+        raw_.reset(std::calloc(1, bytes + ALIGNMENT));
+        if (!raw_) {
+            account.give_back(bytes);
+            throw Failure(PGLM_MEMORY, "out of memory for " + std::to_string(bytes) + " bytes of " + what);
+        }
+    }
+    Buffer(Buffer&& other) noexcept { swap(other); }
+    Buffer& operator=(Buffer&& other) noexcept {
+        Buffer taken(std::move(other));
+        swap(taken);
+        return *this;
+    }
+    ~Buffer() {
+        if (raw_) account_->give_back(bytes_);
+    }
+
+    std::uint8_t* data() const {
+        const auto address = reinterpret_cast<std::uintptr_t>(raw_.get());
+        return reinterpret_cast<std::uint8_t*>((address + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    }
+    std::size_t size() const { return raw_ ? bytes_ : 0; }
+
+  private:
+    struct Free {
+        void operator()(void* memory) const { std::free(memory); }
+    };
+    void swap(Buffer& other) noexcept {
+        std::swap(account_, other.account_);
+        std::swap(bytes_, other.bytes_);
+        std::swap(raw_, other.raw_);
+    }
+
+    MemoryAccount* account_ = nullptr;
+    std::size_t bytes_ = 0;
+    std::unique_ptr<void, Free> raw_;
+};
+
+}  // namespace pocketglm

@@ -1,0 +1,68 @@
+"""The native engine: C++ kernels and decoder on the package's files as they are.
+
+Enters: a package. Leaves: stages and the head. Weight files are mapped by the C++ side and used in
+place: loading takes no time, and the pages are shared and evictable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import TypeVar
+
+from pocketglm.engine.checks import check_block_range
+from pocketglm.engine.contract import Capabilities, EngineOptions, KVType
+from pocketglm.engine.native.description import KV_TYPES, describe_block, describe_head, describe_spec
+from pocketglm.engine.native.stage import NativeHead, NativeStage
+from pocketglm.errors import EngineError
+from pocketglm.package.reader import Package
+
+Loaded = TypeVar("Loaded")
+
+
+class NativeEngine:
+    """See `contract.Engine`. `kv` is what KV caches hold where the options leave it open."""
+
+    name = "native"
+
+    def __init__(self, kv: KVType = "float16") -> None:
+        self._kv = kv
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(frozenset({32, 16, 8, 4}), ("cpu",), batched=True)
+
+    def load_blocks(self, package: Package, blocks: range, options: EngineOptions) -> NativeStage:
+        check_block_range(package.spec, blocks)
+        kv_type = KV_TYPES[options.kv or self._kv]
+        spec = describe_spec(package.spec)
+        files = [describe_block(package, index) for index in blocks]
+        memory = options.memory_bytes or 0
+        native = _load(
+            f"blocks {blocks.start} to {blocks.stop - 1}",
+            lambda: _extension().Stage(spec, files, options.threads or 0, kv_type, None, memory),
+        )
+        return NativeStage(package.spec, blocks, native)
+
+    def load_head(self, package: Package, options: EngineOptions) -> NativeHead:
+        spec, file = describe_spec(package.spec), describe_head(package)
+        memory = options.memory_bytes or 0
+        native = _load("the head", lambda: _extension().Head(spec, file, options.threads or 0, None, memory))
+        return NativeHead(package.spec, native)
+
+
+def _extension() -> ModuleType:
+    try:
+        from pocketglm.engine.native import _engine
+    except ImportError as error:
+        raise EngineError(
+            f"the native engine is missing or does not fit these sources ({error})",
+            hint="build it: pip install . (in the checkout), or choose --engine reference",
+        ) from error
+    return _engine
+
+
+def _load(what: str, load: Callable[[], Loaded]) -> Loaded:
+    try:
+        return load()
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        raise EngineError(f"cannot load {what}: {error}") from error

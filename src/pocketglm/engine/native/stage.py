@@ -1,0 +1,150 @@
+"""The native engine's stage and head: the contract's checks and errors around the C++ objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pocketglm.architecture.spec import ModelSpec
+from pocketglm.engine.checks import check_forward, check_hidden, check_open, check_state
+from pocketglm.engine.contract import Batch, Float32, KVState
+from pocketglm.errors import EngineError
+
+if TYPE_CHECKING:
+    from pocketglm.engine.native import _engine
+
+MOST_POSITIONS = 2**31 - 2**16
+"""Positions and lengths are 32-bit integers."""
+
+
+class NativeStage:
+    """See `contract.Stage`."""
+
+    def __init__(self, spec: ModelSpec, blocks: range, native: _engine.Stage) -> None:
+        self.blocks = blocks
+        self._spec = spec
+        self._native: _engine.Stage | None = native
+        self._lengths: dict[int, int] = {}
+
+    def open(self, sequence: int) -> None:
+        with _engine_errors():
+            self._loaded().open(sequence)
+        self._lengths[sequence] = 0
+
+    def close(self, sequence: int) -> None:
+        if self._lengths.pop(sequence, None) is not None and self._native is not None:
+            self._native.close(sequence)
+
+    def length(self, sequence: int) -> int:
+        check_open(sequence, self._lengths)
+        return self._lengths[sequence]
+
+    def forward(self, hidden: Float32, batch: Batch) -> Float32:
+        native = self._loaded()
+        check_forward(self._spec, hidden, batch, self._lengths)
+        positions = np.concatenate([segment.positions for segment in batch.segments], axis=1)
+        output = np.empty(hidden.shape, dtype=np.float32)
+        segments = [(s.sequence, s.start, s.count, min(s.prefix, MOST_POSITIONS)) for s in batch.segments]
+        with _engine_errors():
+            native.forward(segments, np.ascontiguousarray(positions), np.ascontiguousarray(hidden), output)
+        for segment in batch.segments:
+            self._lengths[segment.sequence] += segment.count
+        return output
+
+    def truncate(self, sequence: int, length: int) -> None:
+        check_open(sequence, self._lengths)
+        self._check_length(length, self._lengths[sequence], f"cannot truncate sequence {sequence}")
+        self._loaded().truncate(sequence, length)
+        self._lengths[sequence] = length
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        for sequence in (source, target):
+            check_open(sequence, self._lengths)
+        self._check_length(length, self._lengths[source], f"cannot copy from sequence {source}")
+        with _engine_errors():
+            self._loaded().copy_prefix(source, target, length)
+        self._lengths[target] = length
+
+    def save(self, sequence: int) -> KVState:
+        check_open(sequence, self._lengths)
+        shape = (
+            *(len(self.blocks), self._lengths[sequence]),
+            *(self._spec.num_kv_heads, self._spec.head_dim),
+        )
+        keys, values = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+        with _engine_errors():
+            self._loaded().save(sequence, keys, values)
+        return KVState(keys, values)
+
+    def restore(self, sequence: int, state: KVState) -> None:
+        check_open(sequence, self._lengths)
+        check_state(self._spec, self.blocks, state)
+        keys, values = (np.ascontiguousarray(a, dtype=np.float32) for a in (state.keys, state.values))
+        with _engine_errors():
+            self._loaded().restore(sequence, keys, values)
+        self._lengths[sequence] = state.length
+
+    def usage(self) -> dict[str, Any]:
+        """Kernels in use, threads, and bytes of weights, KV caches and buffers."""
+        return self._loaded().usage()
+
+    def release(self) -> None:
+        self._native = None
+        self._lengths.clear()
+
+    def _loaded(self) -> _engine.Stage:
+        if self._native is None:
+            raise EngineError("the stage was released", hint="load the blocks again")
+        return self._native
+
+    def _check_length(self, length: int, held: int, problem: str) -> None:
+        if not 0 <= length <= held:
+            raise EngineError(f"{problem}: it holds {held} positions, asked for {length}")
+
+
+class NativeHead:
+    """See `contract.Head`."""
+
+    def __init__(self, spec: ModelSpec, native: _engine.Head) -> None:
+        self._spec = spec
+        self._native: _engine.Head | None = native
+
+    def logits(self, hidden: Float32) -> Float32:
+        native = self._loaded()
+        check_hidden(self._spec, hidden)
+        try:
+            output = np.empty((len(hidden), self._spec.vocab_size), dtype=np.float32)
+        except MemoryError as error:
+            size = f"{len(hidden)} rows of {self._spec.vocab_size}"
+            raise EngineError(
+                f"out of memory for the logits of {size}", hint="ask for fewer rows at a time"
+            ) from error
+        with _engine_errors():
+            native.logits(np.ascontiguousarray(hidden), output)
+        return output
+
+    def usage(self) -> dict[str, Any]:
+        """As `NativeStage.usage`."""
+        return self._loaded().usage()
+
+    def release(self) -> None:
+        self._native = None
+
+    def _loaded(self) -> _engine.Head:
+        if self._native is None:
+            raise EngineError("the head was released", hint="load it again")
+        return self._native
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """What the C++ side refuses, as `EngineError`; it has changed nothing then."""
+    try:
+        yield
+    except MemoryError as error:
+        raise EngineError(f"out of memory ({error}); caches are unchanged") from error
+    except (ValueError, RuntimeError) as error:
+        raise EngineError(str(error)) from error

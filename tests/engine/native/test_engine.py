@@ -1,0 +1,170 @@
+"""What the native engine adds to the contract: types of KV cache, instruction sets, memory, refusals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.contract_specs import FORMATS, SPECS, prompt
+from engine.runner import Runner
+from engine.tiny_packages import random_tensors, write_package
+from pocketglm.architecture.spec import ModelSpec, RotarySpec
+from pocketglm.engine.contract import Batch, EngineOptions, KVType, Segment
+from pocketglm.engine.native import _engine
+from pocketglm.engine.native.engine import NativeEngine
+from pocketglm.engine.reference.engine import ReferenceEngine
+from pocketglm.errors import EngineError
+from pocketglm.package.reader import Package
+
+ISA_NAMES = _engine.isa_names()
+
+
+def open_spec(tmp_path: Path, spec: ModelSpec, format_name: str = "float32") -> Package:
+    path = write_package(tmp_path / "package", spec, random_tensors(spec), FORMATS[format_name])
+    return Package.open(path)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[Package]:
+    with open_spec(tmp_path, SPECS["plain"]) as package:
+        yield package
+
+
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("isa", ISA_NAMES)
+@pytest.mark.parametrize("format_name", ["float32", "float16", "int8-g64", "int4-g32"])
+@pytest.mark.parametrize("spec_name", SPECS)
+def test_every_instruction_set_agrees_with_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec_name: str, format_name: str, isa: str
+) -> None:
+    monkeypatch.setenv("POCKETGLM_ISA", isa)
+    with open_spec(tmp_path, SPECS[spec_name], format_name) as package:
+        ids = prompt(package.spec, 70)
+        expected = Runner(ReferenceEngine(), package).run(ids)
+        runner = Runner(NativeEngine("float32"), package, options=EngineOptions(threads=2))
+        assert runner.stages[0].usage()["isa"] == isa
+        limit = 5e-2 if FORMATS[format_name].quantized else 1e-5
+        assert relative_difference(runner.run(ids), expected) < limit
+        assert relative_difference(runner.run(ids, 1, chunks=(40, 41, 64, 65)), expected) < limit
+
+
+def test_unknown_instruction_set_is_refused(plain: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POCKETGLM_ISA", "mmx")
+    with pytest.raises(EngineError, match=r"POCKETGLM_ISA.*scalar"):
+        NativeEngine().load_head(plain, EngineOptions())
+
+
+@pytest.mark.parametrize(("kv", "limit"), [("float32", 1e-5), ("float16", 3e-3), ("int8", 3e-2)])
+def test_long_contexts_in_every_cache_type(tmp_path: Path, kv: KVType, limit: float) -> None:
+    """Many pages, divided among the threads, with heads that are no whole vectors."""
+    spec = replace(
+        SPECS["plain"], num_kv_heads=1, head_dim=20, max_context=4096, rotary=RotarySpec("half", 20, 10000.0)
+    )
+    with open_spec(tmp_path, spec) as package:
+        ids = prompt(spec, 1100)
+        expected = Runner(ReferenceEngine(), package).run(ids)
+        for threads in (1, 3):
+            runner = Runner(NativeEngine(), package, options=EngineOptions(threads=threads, kv=kv))
+            found = runner.run(ids, chunks=(600, 1090, 1091, 1092))
+            assert relative_difference(found, expected) < limit
+
+
+def test_cache_takes_what_its_type_takes(plain: Package) -> None:
+    spec = plain.spec
+    sizes = {}
+    for kv in ("float32", "float16", "int8"):
+        stage = NativeEngine().load_blocks(plain, range(spec.num_blocks), EngineOptions(kv=kv))
+        stage.open(0)
+        stage.forward(np.ones((65, spec.hidden_size), np.float32), batch_of(spec, 65))
+        sizes[kv] = stage.usage()["cache_bytes"]
+    values = 2 * spec.num_blocks * 128 * spec.kv_size  # two pages of 64 positions
+    assert sizes["float32"] == 4 * values
+    assert sizes["float16"] == 2 * values
+    assert sizes["int8"] == values + values // spec.head_dim * 4
+
+
+def test_memory_is_given_back(plain: Package) -> None:
+    spec = plain.spec
+    stage = NativeEngine().load_blocks(plain, range(spec.num_blocks), EngineOptions())
+    stage.open(0)
+    stage.forward(np.ones((300, spec.hidden_size), np.float32), batch_of(spec, 300))
+    full = stage.usage()["cache_bytes"]
+    stage.truncate(0, 10)
+    assert stage.usage()["cache_bytes"] == full * 2 // 5  # one page in use, one spare
+    stage.close(0)
+    assert stage.usage()["cache_bytes"] == 0
+
+
+def test_long_segments_go_in_slices(plain: Package) -> None:
+    """More rows than go through the MLP at a time."""
+    ids = prompt(plain.spec, 512) * 2
+    expected = Runner(NativeEngine("float32"), plain).run(ids, chunks=(256, 512, 768))
+    found = Runner(NativeEngine("float32"), plain).run(ids)
+    assert relative_difference(found, expected) < 1e-5
+
+
+def test_more_threads_than_work(plain: Package) -> None:
+    ids = prompt(plain.spec, 5)
+    expected = Runner(NativeEngine("float32"), plain, options=EngineOptions(threads=1)).run(ids)
+    found = Runner(NativeEngine("float32"), plain, options=EngineOptions(threads=16)).run(ids)
+    assert relative_difference(found, expected) < 1e-6
+
+
+def test_too_many_threads_are_refused(plain: Package) -> None:
+    with pytest.raises(EngineError, match="threads is 5000"):
+        NativeEngine().load_head(plain, EngineOptions(threads=5000))
+
+
+def test_truncated_file_is_refused(plain: Package) -> None:
+    path = plain.path / "block_01.mnn.weight"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EngineError, match=r"block_01\.mnn\.weight.*bytes, expected"):
+        NativeEngine().load_blocks(plain, range(3), EngineOptions())
+
+
+def test_missing_file_is_refused(plain: Package) -> None:
+    (plain.path / "head.mnn.weight").unlink()
+    with pytest.raises(EngineError, match=r"head\.mnn\.weight.*cannot be opened"):
+        NativeEngine().load_head(plain, EngineOptions())
+
+
+def test_use_after_fork_is_refused(plain: Package) -> None:
+    """A child of a fork has no threads: it is told so instead of waiting for ever."""
+    code = (
+        "import os, sys, numpy as np\n"
+        "from pocketglm.package.reader import Package\n"
+        "from pocketglm.engine.contract import EngineOptions\n"
+        "from pocketglm.engine.native.engine import NativeEngine\n"
+        "from pocketglm.errors import EngineError\n"
+        "with Package.open(sys.argv[1]) as package:\n"
+        "    head = NativeEngine().load_head(package, EngineOptions(threads=2))\n"
+        "    row = np.ones((1, package.spec.hidden_size), np.float32)\n"
+        "    head.logits(row)\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        try:\n"
+        "            head.logits(row)\n"
+        "        except EngineError as error:\n"
+        "            again = NativeEngine().load_head(package, EngineOptions(threads=2))\n"
+        "            os._exit(0 if 'fork' in str(error) and again.logits(row).any() else 2)\n"
+        "        os._exit(1)\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore::DeprecationWarning"}
+    command = [sys.executable, "-c", code, str(plain.path)]
+    subprocess.run(command, check=True, timeout=60, env=environment)
+
+
+def batch_of(spec: ModelSpec, count: int) -> Batch:
+    positions = np.arange(count, dtype=np.int32)[None].repeat(spec.position_axes, axis=0)
+    return Batch((Segment(0, 0, positions),))
