@@ -10,6 +10,7 @@ from engine.contract_suite import EngineContract, OpenPackage, open_package, ope
 from engine.mnn.graphs import add_graphs, need_mnn
 from pocketglm.engine.contract import Engine
 from pocketglm.engine.native.engine import NativeEngine
+from pocketglm.engine.registry import get_engine
 
 __all__ = ["open_package"]
 
