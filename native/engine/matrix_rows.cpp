@@ -87,6 +87,7 @@ struct RowProduct {
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) {
                     chosen[c] = load_octets(codes + distance * c);
+                    asm("" : VECTOR_IN_OUT(chosen[c]));  // GCC would load it once for each half
                     if (vector * VECTOR_BYTES % LINE == 0)
                         __builtin_prefetch(codes + distance * c + READ_AHEAD);
                 }
