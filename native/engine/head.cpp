@@ -86,6 +86,7 @@ void Head::run(Member& member, const Slice& slice) const {
     member.barrier();
     slice.step.multiply(member, weights.head, slice.logits, spec_.vocab_size,
                         slice.scratch + slice.scratch_bytes * member.index());
+    member.barrier();
 }
 
 pglm_usage Head::usage() const {
