@@ -134,6 +134,7 @@ void ForwardPass::run_block(Member& member, int block) {
         start_attention(member, block, slice);
         multiply(member, weights.qkv, slice_rows(slice), qkv_row(slice), spec_.qkv_size());
     }
+    settings_.weights->release(block);
     store_keys_values(member, block);
     attend(member, block);
     for (int slice = 0; slice < rows_; slice += SLICE_ROWS) {
