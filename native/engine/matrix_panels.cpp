@@ -278,8 +278,8 @@ void quantized_chunk(const Part* parts, int count, const Activations& x, const S
 }
 
 template <int BITS>
-void float_chunk(const Part* parts, int count, const Activations& x, const Scratch& scratch, Ahead& ahead, float* out,
-                 std::size_t out_stride) {
+void float_chunk(const Part* parts, int count, const Activations& x, const Scratch& scratch, Ahead& ahead,
+                 float* out, std::size_t out_stride) {
     const Part& part = parts[0];
     const std::size_t width = float_row(*part.linear);
     for (int i = 0; i < count; ++i) {
@@ -325,11 +325,12 @@ void multiply_panels(const LinearView& linear, const Activations& x, std::int32_
             for (std::int32_t at = channel; at < last && count < PANELS_AT_ONCE; at += PANEL, ++count) {
                 parts[count] = {&linear, at, last - at < PANEL ? last - at : PANEL, start, inputs};
             }
-            Ahead ahead = start + step < linear.stored_inputs
-                              ? Ahead(linear, channel, least(last - channel, CHANNELS), start + step,
-                                      least(left - step, step))
-                              : Ahead(linear, channel + CHANNELS, positive(least(last - channel - CHANNELS, CHANNELS)),
-                                      0, least(linear.stored_inputs, step));
+            Ahead ahead =
+                start + step < linear.stored_inputs
+                    ? Ahead(linear, channel, least(last - channel, CHANNELS), start + step,
+                            least(left - step, step))
+                    : Ahead(linear, channel + CHANNELS, positive(least(last - channel - CHANNELS, CHANNELS)),
+                            0, least(linear.stored_inputs, step));
             chunk(parts, count, x, scratch, ahead, out, out_stride);
         }
     }
