@@ -85,6 +85,29 @@ inline float total(Floats value) {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
+inline std::int32_t largest_lane(Ints value) {
+    const __m128i upper = _mm256_extracti128_si256((__m256i)value, 1);
+    const __m128i four = _mm_max_epi32(_mm256_castsi256_si128((__m256i)value), upper);
+    const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+inline std::int32_t sum_lanes(Ints value) {
+    const __m128i upper = _mm256_extracti128_si256((__m256i)value, 1);
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128((__m256i)value), upper);
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
+// 32 bytes into the 16 of even and the 16 of odd index.
+inline void split_pairs(const void* from, void* even, void* odd) {
+    const __m128i* at = static_cast<const __m128i*>(from);
+    const __m128i first = _mm_loadu_si128(at), second = _mm_loadu_si128(at + 1), low = _mm_set1_epi16(0xff);
+    _mm_storeu_si128(static_cast<__m128i*>(even),
+                     _mm_packus_epi16(_mm_and_si128(first, low), _mm_and_si128(second, low)));
+    _mm_storeu_si128(static_cast<__m128i*>(odd),
+                     _mm_packus_epi16(_mm_srli_epi16(first, 8), _mm_srli_epi16(second, 8)));
+}
+
 // table[index] in every lane.
 inline Floats pick(Floats table, Ints index) {
     return (Floats)_mm256_permutevar8x32_ps((__m256)table, (__m256i)index);

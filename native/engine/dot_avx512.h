@@ -45,6 +45,19 @@ inline Floats fused(Floats a, Floats b, Floats c) {
 }
 inline float total(Floats value) { return _mm512_reduce_add_ps((__m512)value); }
 
+inline std::int32_t largest_lane(Ints value) { return _mm512_reduce_max_epi32((__m512i)value); }
+inline std::int32_t sum_lanes(Ints value) { return _mm512_reduce_add_epi32((__m512i)value); }
+
+// 32 bytes into the 16 of even and the 16 of odd index.
+inline void split_pairs(const void* from, void* even, void* odd) {
+    const __m128i* at = static_cast<const __m128i*>(from);
+    const __m128i first = _mm_loadu_si128(at), second = _mm_loadu_si128(at + 1), low = _mm_set1_epi16(0xff);
+    _mm_storeu_si128(static_cast<__m128i*>(even),
+                     _mm_packus_epi16(_mm_and_si128(first, low), _mm_and_si128(second, low)));
+    _mm_storeu_si128(static_cast<__m128i*>(odd),
+                     _mm_packus_epi16(_mm_srli_epi16(first, 8), _mm_srli_epi16(second, 8)));
+}
+
 // table[index] in every lane.
 inline Floats pick(Floats table, Ints index) {
     return (Floats)_mm512_permutexvar_ps((__m512i)index, (__m512)table);

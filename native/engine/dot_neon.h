@@ -61,6 +61,16 @@ inline Floats fused(Floats a, Floats b, Floats c) {
 }
 inline float total(Floats value) { return vaddvq_f32((float32x4_t)value); }
 
+inline std::int32_t largest_lane(Ints value) { return vmaxvq_s32((int32x4_t)value); }
+inline std::int32_t sum_lanes(Ints value) { return vaddvq_s32((int32x4_t)value); }
+
+// 32 bytes into the 16 of even and the 16 of odd index.
+inline void split_pairs(const void* from, void* even, void* odd) {
+    const uint8x16x2_t pairs = vld2q_u8(static_cast<const std::uint8_t*>(from));
+    vst1q_u8(static_cast<std::uint8_t*>(even), pairs.val[0]);
+    vst1q_u8(static_cast<std::uint8_t*>(odd), pairs.val[1]);
+}
+
 // table[index] in every lane.
 inline Floats pick(Floats table, Ints index) {
     const Ints bytes = index * 0x04040404 + 0x03020100;

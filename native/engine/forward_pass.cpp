@@ -134,15 +134,13 @@ void ForwardPass::run_block(Member& member, int block) {
         start_attention(member, block, slice);
         multiply(member, weights.qkv, slice_rows(slice), qkv_row(slice), spec_.qkv_size());
     }
+    settings_.weights->release(block);
     store_keys_values(member, block);
     attend(member, block);
     for (int slice = 0; slice < rows_; slice += SLICE_ROWS) {
         finish_attention(member, weights, slice);
         run_mlp(member, weights, slice);
-        if (!one_slice()) {
-            add_mlp_change(member, weights, slice);
-            member.barrier();
-        }
+        if (!one_slice()) add_mlp_change(member, weights, slice);
     }
 }
 
@@ -301,6 +299,7 @@ void ForwardPass::add_mlp_change(Member& member, const WeightViews& weights, int
             add_change(weights.mlp_post_norm, normed_row(row), hidden_row(slice + row));
         }
     });
+    member.barrier();
 }
 
 void ForwardPass::norm_row(const NormView& view, const float* x, float* out) const {

@@ -68,7 +68,7 @@ void Head::logits(const float* hidden, int rows, float* out) {
 }
 
 void Head::run(Member& member, const Slice& slice) const {
-    const WeightViews& weights = weights_.views(0);
+    const WeightViews& weights = weights_.shape(0);
     const int rows = slice.step.activations.count, size = spec_.hidden_size;
     member.share(rows, row_piece(member, rows), [&](int first, int last) {
         for (int row = first; row < last; ++row) {
@@ -86,6 +86,7 @@ void Head::run(Member& member, const Slice& slice) const {
     member.barrier();
     slice.step.multiply(member, weights.head, slice.logits, spec_.vocab_size,
                         slice.scratch + slice.scratch_bytes * member.index());
+    member.barrier();
 }
 
 pglm_usage Head::usage() const {

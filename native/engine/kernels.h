@@ -48,7 +48,9 @@ struct Kernels {
     std::size_t (*scratch_bytes)(const LinearView& linear, std::int32_t count);
     void (*matmul)(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
                    float* out, std::size_t out_stride, void* scratch);
-    // Channels a call of `matmul` should take at least, and a multiple of which ranges should be.
+    // Channels a call of `matmul` should take at least, and a multiple of which ranges should be. Few long
+    // ranges are best: with few rows the kernels read two streams, half a range apart; with many rows they
+    // fetch the next panels of the same range.
     std::int32_t (*channel_step)(const LinearView& linear, std::int32_t count);
 
     // What the machine can do at most, for benchmarks and plans: read `bytes` of memory in order, and

@@ -48,15 +48,6 @@ std::uint64_t read(const void* memory, std::size_t bytes) {
     return result;
 }
 
-// An operand of an empty assembly statement: the compiler must take the vector as unknown.
-#if defined(__aarch64__)
-#define VECTOR_IN_OUT(value) "+w"(value)
-#elif defined(__AVX512F__)
-#define VECTOR_IN_OUT(value) "+v"(value)
-#else
-#define VECTOR_IN_OUT(value) "+x"(value)
-#endif
-
 constexpr int PEAK_CHAINS = 12;  // more than any dot product's latency times its rate
 
 std::uint64_t dot_products(std::size_t rounds) {

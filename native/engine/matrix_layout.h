@@ -19,6 +19,15 @@
 #include "dot_neon.h"
 #endif
 
+// An operand of an empty assembly statement: the compiler must take the vector as unknown.
+#if defined(__aarch64__)
+#define VECTOR_IN_OUT(value) "+w"(value)
+#elif defined(__AVX512F__)
+#define VECTOR_IN_OUT(value) "+v"(value)
+#else
+#define VECTOR_IN_OUT(value) "+x"(value)
+#endif
+
 namespace pocketglm::POCKETGLM_ISA {
 
 constexpr int VECTOR_BYTES = 4 * WIDTH;
@@ -31,8 +40,8 @@ constexpr std::size_t ALIGNMENT = 64;
 
 // Bytes ahead of the ones in use to fetch, in each of two streams: memory answers in about 100 ns, in which
 // a core reads 1 to 2 KiB; the hardware's own prefetchers stop at every page of 4 KiB.
-constexpr int READ_AHEAD = 1024;
-constexpr int ALPHA_AHEAD = 256;
+constexpr int READ_AHEAD = 2048;
+constexpr int ALPHA_AHEAD = 512;
 constexpr int LINE = 64;
 
 inline void prefetch(const std::uint8_t* from, int bytes) {

@@ -45,6 +45,37 @@ struct Part {
     std::int32_t channel(int i) const { return first + (i < channels ? i : channels - 1); }
 };
 
+// The weights to be unpacked next, fetched into the second-level cache little by little while the dot
+// products run: a panel's rows lie too far apart for the hardware to foresee.
+class Ahead {
+  public:
+    Ahead(const LinearView& linear, std::int32_t first, std::int32_t channels, std::int32_t start,
+          std::int32_t inputs)
+        : row_bytes_(linear.row_bytes()),
+          row_(linear.codes + row_bytes_ * first + static_cast<std::size_t>(start) * linear.bits / 8),
+          lines_((inputs * linear.bits / 8 + LINE - 1) / LINE),
+          left_(lines_ * channels) {}
+
+    int left() const { return left_; }
+
+    inline void fetch(int count) {
+        count = count < left_ ? count : left_;
+        left_ -= count;
+        for (; count > 0; --count) {
+            __builtin_prefetch(row_ + line_ * LINE, 0, 2);
+            if (++line_ == lines_) {
+                line_ = 0;
+                row_ += row_bytes_;
+            }
+        }
+    }
+
+  private:
+    std::size_t row_bytes_;
+    const std::uint8_t* row_;
+    int lines_, line_ = 0, left_;
+};
+
 template <int BITS>
 void unpack_codes(const Part& part, std::uint8_t* panel) {
     constexpr int UNITS = VECTOR_BYTES / STEP_BYTES;
@@ -107,9 +138,10 @@ void unpack_alpha(const Part& part, const Blocks& blocks, const Panel& panel) {
 // sums[row][channel] += the products of a panel with a tile of R rows.
 template <int BITS, int R>
 void multiply_tile(const Panel& panel, const Blocks& blocks, int count, const std::int8_t* x,
-                   const float* scales, const float* sums, float* tile) {
+                   const float* scales, const float* sums, float* tile, Ahead& ahead, int fetches) {
     const int steps = blocks.size / STEP_BYTES;
     for (int block = 0; block < count; ++block) {
+        ahead.fetch(fetches);
         Ints products[R][PANEL_VECTORS] = {};
         dot_steps<BITS, R>(panel.codes + static_cast<std::size_t>(block) * blocks.size * PANEL,
                            x + static_cast<std::size_t>(block) * blocks.size * R, steps, products);
@@ -220,8 +252,8 @@ void multiply_chunk(const Part* parts, int count, const Scratch& scratch, std::i
 }
 
 template <int BITS>
-void quantized_chunk(const Part* parts, int count, const Activations& x, const Scratch& scratch, float* out,
-                     std::size_t out_stride) {
+void quantized_chunk(const Part* parts, int count, const Activations& x, const Scratch& scratch, Ahead& ahead,
+                     float* out, std::size_t out_stride) {
     const Part& part = parts[0];
     const Blocks blocks(*part.linear);
     const Quantized prepared(*part.linear, x.count, x.data);
@@ -230,6 +262,8 @@ void quantized_chunk(const Part* parts, int count, const Activations& x, const S
         unpack_alpha<BITS>(parts[i], blocks, scratch.panels[i]);
     }
     const int first_block = part.start / blocks.size, block_count = part.inputs / blocks.size;
+    const int turns = tile_count(x.count) * count * block_count;
+    const int fetches = (ahead.left() + turns - 1) / turns;
     multiply_chunk(parts, count, scratch, x.count, out, out_stride,
                    [&](const Panel& panel, std::int32_t start, std::int32_t rows) {
                        const std::int8_t* codes = prepared.codes + prepared.row_codes * start +
@@ -238,21 +272,24 @@ void quantized_chunk(const Part* parts, int count, const Activations& x, const S
                            prepared.row_scales * start + static_cast<std::size_t>(first_block) * rows;
                        with_rows(rows, [&](auto r) {
                            multiply_tile<BITS, r()>(panel, blocks, block_count, codes, prepared.scales + at,
-                                                    prepared.sums + at, scratch.tile);
+                                                    prepared.sums + at, scratch.tile, ahead, fetches);
                        });
                    });
 }
 
 template <int BITS>
-void float_chunk(const Part* parts, int count, const Activations& x, const Scratch& scratch, float* out,
-                 std::size_t out_stride) {
+void float_chunk(const Part* parts, int count, const Activations& x, const Scratch& scratch, Ahead& ahead,
+                 float* out, std::size_t out_stride) {
     const Part& part = parts[0];
     const std::size_t width = float_row(*part.linear);
     for (int i = 0; i < count; ++i) {
         unpack_floats<BITS>(parts[i], reinterpret_cast<float*>(scratch.panels[i].codes));
     }
+    const int turns = tile_count(x.count) * count;
+    const int fetches = (ahead.left() + turns - 1) / turns;
     multiply_chunk(parts, count, scratch, x.count, out, out_stride,
                    [&](const Panel& panel, std::int32_t start, std::int32_t rows) {
+                       ahead.fetch(fetches);
                        const float* values = static_cast<const float*>(x.data) + width * start +
                                              static_cast<std::size_t>(part.start) * rows;
                        with_rows(rows, [&](auto r) {
@@ -277,7 +314,10 @@ void multiply_panels(const LinearView& linear, const Activations& x, std::int32_
                        : linear.bits == 16 ? float_chunk<16>
                                            : float_chunk<32>;
     const std::int32_t step = linear.bits < 16 ? CHUNK_INPUTS : CHUNK_FLOATS;
-    for (std::int32_t channel = first; channel < last; channel += PANELS_AT_ONCE * PANEL) {
+    constexpr std::int32_t CHANNELS = PANELS_AT_ONCE * PANEL;
+    const auto least = [](std::int32_t a, std::int32_t b) { return a < b ? a : b; };
+    const auto positive = [](std::int32_t a) { return a > 0 ? a : 0; };
+    for (std::int32_t channel = first; channel < last; channel += CHANNELS) {
         for (std::int32_t start = 0; start < linear.stored_inputs; start += step) {
             const std::int32_t left = linear.stored_inputs - start, inputs = left < step ? left : step;
             Part parts[PANELS_AT_ONCE];
@@ -285,7 +325,13 @@ void multiply_panels(const LinearView& linear, const Activations& x, std::int32_
             for (std::int32_t at = channel; at < last && count < PANELS_AT_ONCE; at += PANEL, ++count) {
                 parts[count] = {&linear, at, last - at < PANEL ? last - at : PANEL, start, inputs};
             }
-            chunk(parts, count, x, scratch, out, out_stride);
+            Ahead ahead =
+                start + step < linear.stored_inputs
+                    ? Ahead(linear, channel, least(last - channel, CHANNELS), start + step,
+                            least(left - step, step))
+                    : Ahead(linear, channel + CHANNELS, positive(least(last - channel - CHANNELS, CHANNELS)),
+                            0, least(linear.stored_inputs, step));
+            chunk(parts, count, x, scratch, ahead, out, out_stride);
         }
     }
 }

@@ -9,10 +9,12 @@ namespace {
 
 typedef std::int8_t Narrow __attribute__((vector_size(WIDTH)));
 
-// A block's codes in their natural order, x = scale * code, and scale * (their sum). A block with an
-// infinity or a NaN gets a scale that is NaN: what is computed from it is NaN, too.
+// A block's codes, x = scale * code, and scale * (their sum). A block with an infinity or a NaN gets a scale
+// that is NaN: what is computed from it is NaN, too.
 struct Block {
-    std::int8_t codes[LONGEST_BLOCK];
+    alignas(ALIGNMENT) std::int8_t codes[LONGEST_BLOCK];  // in their natural order
+    std::int8_t even[LONGEST_BLOCK / 2];                  // those of even inputs
+    std::int8_t odd[LONGEST_BLOCK / 2];
     float scale;
     float sum;
 
@@ -22,10 +24,7 @@ struct Block {
             const Ints bits = (Ints)load(x + i) & 0x7fffffff;
             largest = bits > largest ? bits : largest;
         }
-        std::int32_t maximum_bits = 0;
-        for (int lane = 0; lane < WIDTH; ++lane) {
-            maximum_bits = largest[lane] > maximum_bits ? largest[lane] : maximum_bits;
-        }
+        const std::int32_t maximum_bits = largest_lane(largest);
         if (maximum_bits < SMALLEST_MAXIMUM || maximum_bits >= INFINITE) {
             std::memset(codes, 0, sizeof codes);
             scale = sum = maximum_bits < SMALLEST_MAXIMUM ? 0.0f : __builtin_nanf("");
@@ -33,12 +32,7 @@ struct Block {
         }
         float maximum;
         std::memcpy(&maximum, &maximum_bits, sizeof maximum);
-        round(x, size, 127.0f / maximum);
-        scale = maximum / 127.0f;
-        sum *= scale;
-    }
-
-    void round(const float* x, int size, float inverse) {
+        const float inverse = 127.0f / maximum;
         Ints totals{};
         for (int i = 0; i < size; i += WIDTH) {
             const Floats shifted = load(x + i) * inverse + ROUND;
@@ -47,34 +41,32 @@ struct Block {
             const Narrow narrow = __builtin_convertvector(values, Narrow);
             std::memcpy(codes + i, &narrow, sizeof narrow);
         }
-        std::int32_t total_code = 0;
-        for (int lane = 0; lane < WIDTH; ++lane) total_code += totals[lane];
-        sum = static_cast<float>(total_code);
+        scale = maximum / 127.0f;
+        sum = scale * static_cast<float>(sum_lanes(totals));
+    }
+
+    void split(int size) {
+        for (int i = 0; i < size / 2; i += 16) split_pairs(codes + 2 * i, even + i, odd + i);
     }
 };
 
 // Rows layout: spans of 2 * VECTOR_BYTES inputs, their even inputs first, so that one vector of packed
 // codes meets one vector of each.
 void place_row_int4(const Block& block, int size, int start, std::int8_t* row) {
-    constexpr int SPAN = 2 * VECTOR_BYTES;
-    for (int from = 0; from < size;) {
-        const int within = (start + from) % SPAN;
-        const int piece = size - from < SPAN - within ? size - from : SPAN - within;
-        std::int8_t* even = row + (start + from - within) + within / 2;
-        for (int i = 0; i < piece / 2; ++i) even[i] = block.codes[from + 2 * i];
-        for (int i = 0; i < piece / 2; ++i) even[VECTOR_BYTES + i] = block.codes[from + 2 * i + 1];
-        from += piece;
+    constexpr int SPAN = 2 * VECTOR_BYTES, PIECE = 16;  // half the smallest block
+    for (int i = 0; i < size / 2; i += PIECE) {
+        const int input = start + 2 * i;
+        std::int8_t* to = row + input / SPAN * SPAN + input % SPAN / 2;
+        std::memcpy(to, block.even + i, PIECE);
+        std::memcpy(to + VECTOR_BYTES, block.odd + i, PIECE);
     }
 }
 
 // Tiles layout: steps of STEP_BYTES inputs, `stride` bytes apart.
 void place_step_int4(const Block& block, int size, std::int8_t* tile, std::size_t stride) {
-    std::int8_t even[LONGEST_BLOCK / 2], odd[LONGEST_BLOCK / 2];
-    for (int i = 0; i < size / 2; ++i) even[i] = block.codes[2 * i];
-    for (int i = 0; i < size / 2; ++i) odd[i] = block.codes[2 * i + 1];
     for (int i = 0; i < size / 2; i += STEP_BYTES, tile += 2 * stride) {
-        std::memcpy(tile, even + i, STEP_BYTES);
-        std::memcpy(tile + stride, odd + i, STEP_BYTES);
+        std::memcpy(tile, block.even + i, STEP_BYTES);
+        std::memcpy(tile + stride, block.odd + i, STEP_BYTES);
     }
 }
 
@@ -116,6 +108,7 @@ void quantize_row(const LinearView& linear, const Blocks& blocks, const float* x
             if (left > 0) std::memcpy(padded, x + start, sizeof(float) * left);
             block.quantize(padded, blocks.size);
         }
+        if (linear.bits == 4) block.split(blocks.size);
         const std::size_t at = by_rows ? out.row_scales * row + i
                                        : out.row_scales * place.start +
                                              static_cast<std::size_t>(i) * place.rows + (row - place.start);

@@ -13,6 +13,10 @@ constexpr Ints lane_numbers() {
     return lanes;
 }
 
+// Two streams of the file a long way apart: each activation loaded serves two channels, and the hardware's
+// prefetchers follow both (not so neighbouring rows, which share a page, nor more streams).
+constexpr int STREAMS = 2;
+
 // C channels at a time, `apart` channels from one another, times R rows of activations.
 template <int BITS, int BLOCK, int R, int C>
 struct RowProduct {
@@ -87,6 +91,7 @@ struct RowProduct {
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) {
                     chosen[c] = load_octets(codes + distance * c);
+                    asm("" : VECTOR_IN_OUT(chosen[c]));  // GCC would load it once for each half
                     if (vector * VECTOR_BYTES % LINE == 0)
                         __builtin_prefetch(codes + distance * c + READ_AHEAD);
                 }
@@ -135,48 +140,68 @@ void quantized_range(const LinearView& linear, const Activations& x, std::int32_
 template <int BITS, int BLOCK, int R>
 void quantized_rows(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
                     float* out, std::size_t out_stride) {
-    // Two streams of the file a long way apart: each activation loaded serves two channels, and the
-    // hardware's prefetchers follow both (not so neighbouring rows, which share a page, nor more streams).
-    constexpr int C = 2;
-    const std::int32_t whole = first + (last - first) / C * C;
-    quantized_range<BITS, BLOCK, R, C>(linear, x, first, whole, out, out_stride);
+    const std::int32_t whole = first + (last - first) / STREAMS * STREAMS;
+    quantized_range<BITS, BLOCK, R, STREAMS>(linear, x, first, whole, out, out_stride);
     quantized_range<BITS, BLOCK, R, 1>(linear, x, whole, last, out, out_stride);
 }
 
-template <int BITS, int R>
-void float_rows(const LinearView& linear, const Activations& activations, std::int32_t first,
-                std::int32_t last, float* out, std::size_t out_stride) {
-    constexpr int CHAINS = 4;  // sums of each row, so that no addition waits for the last
+// C channels at a time, as above.
+template <int BITS, int R, int C>
+void float_range(const LinearView& linear, const Activations& activations, std::int32_t first,
+                 std::int32_t last, float* out, std::size_t out_stride) {
+    constexpr int CHAINS = 2;  // sums of each product, so that no addition waits for the last
+    constexpr int RUN_BYTES = CHAINS * WIDTH * BITS / 8;
     const float* x = static_cast<const float*>(activations.data);
     const std::size_t width = float_row(linear);
-    for (std::int32_t channel = first; channel < last; ++channel) {
+    const std::int32_t apart = (last - first) / C;
+    const std::size_t distance = linear.row_bytes() * apart;
+    for (std::int32_t channel = first; channel < first + apart; ++channel) {
         const std::uint8_t* row = linear.codes + linear.row_bytes() * channel;
-        Floats sums[R][CHAINS] = {};
+        Floats sums[C][R][CHAINS] = {};
         int i = 0;
-        for (; i + CHAINS * WIDTH <= linear.inputs; i += CHAINS * WIDTH) {
-            prefetch(row + static_cast<std::size_t>(i) * BITS / 8, CHAINS * WIDTH * BITS / 8);
-#pragma GCC unroll 4
+        for (; i + CHAINS * WIDTH <= linear.inputs; i += CHAINS * WIDTH, row += RUN_BYTES) {
+#pragma GCC unroll 2
+            for (int c = 0; c < C; ++c) prefetch(row + distance * c, RUN_BYTES);
+#pragma GCC unroll 2
             for (int chain = 0; chain < CHAINS; ++chain) {
-                const int at = i + chain * WIDTH;
-                const Floats weights =
-                    load_weights<BITS>(row + static_cast<std::size_t>(at) * BITS / 8, WIDTH);
+                Floats weights[C];
+#pragma GCC unroll 2
+                for (int c = 0; c < C; ++c) {
+                    weights[c] = load_weights<BITS>(row + distance * c + chain * WIDTH * BITS / 8, WIDTH);
+                }
 #pragma GCC unroll 4
                 for (int r = 0; r < R; ++r) {
-                    sums[r][chain] = fused(weights, load(x + width * r + at), sums[r][chain]);
+                    const Floats values = load(x + width * r + i + chain * WIDTH);
+#pragma GCC unroll 2
+                    for (int c = 0; c < C; ++c) {
+                        sums[c][r][chain] = fused(weights[c], values, sums[c][r][chain]);
+                    }
                 }
             }
         }
-        for (; i < linear.inputs; i += WIDTH) {
-            const Floats weights =
-                load_weights<BITS>(row + static_cast<std::size_t>(i) * BITS / 8, linear.inputs - i);
-            for (int r = 0; r < R; ++r) sums[r][0] = fused(weights, load(x + width * r + i), sums[r][0]);
+        for (; i < linear.inputs; i += WIDTH, row += WIDTH * BITS / 8) {
+            for (int c = 0; c < C; ++c) {
+                const Floats weights = load_weights<BITS>(row + distance * c, linear.inputs - i);
+                for (int r = 0; r < R; ++r) {
+                    sums[c][r][0] = fused(weights, load(x + width * r + i), sums[c][r][0]);
+                }
+            }
         }
-        const float bias = bias_of(linear, channel);
-        for (int r = 0; r < R; ++r) {
-            const Floats sum = (sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3]);
-            out[r * out_stride + channel] = total(sum) + bias;
+        for (int c = 0; c < C; ++c) {
+            const std::int32_t at = channel + c * apart;
+            const float bias = bias_of(linear, at);
+            for (int r = 0; r < R; ++r)
+                out[r * out_stride + at] = total(sums[c][r][0] + sums[c][r][1]) + bias;
         }
     }
+}
+
+template <int BITS, int R>
+void float_rows(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
+                float* out, std::size_t out_stride) {
+    const std::int32_t whole = first + (last - first) / STREAMS * STREAMS;
+    float_range<BITS, R, STREAMS>(linear, x, first, whole, out, out_stride);
+    float_range<BITS, R, 1>(linear, x, whole, last, out, out_stride);
 }
 
 template <int BITS, int R>

@@ -92,6 +92,7 @@ void Stage::forward(const pglm_segment* segments, int count, const std::int32_t*
     if (output != hidden) std::memcpy(output, hidden, sizeof(float) * rows * spec_.hidden_size);
     pass.bind(work_.data(), output, positions);
     machine_.team->run([&pass](Member& member) { pass.run(member); });
+    weights_.end_pass();
     for (const PassSegment& segment : checked) segment.cache->commit(segment.count);
 }
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <map>
 #include <system_error>
 
@@ -20,6 +21,10 @@ namespace {
 constexpr int SPINS_INSIDE = 4000;
 constexpr int SPINS_BETWEEN = 8000;
 
+std::uint64_t both(std::uint32_t high, std::uint32_t low) { return std::uint64_t{high} << 32 | low; }
+std::uint32_t high(std::uint64_t both) { return static_cast<std::uint32_t>(both >> 32); }
+std::uint32_t low(std::uint64_t both) { return static_cast<std::uint32_t>(both); }
+
 inline void pause() {
 #if defined(__x86_64__) || defined(_M_X64)
     __builtin_ia32_pause();
@@ -30,16 +35,29 @@ inline void pause() {
 
 }  // namespace
 
-// All members of a run start with the same phase: none passes its first barrier without the others.
-Member::Member(Team& team, int index)
-    : team_(team), index_(index), phase_(team.passed_.load(std::memory_order_acquire)) {}
-
 int Member::count() const { return team_.count(); }
 
-void Member::barrier() { team_.arrive(phase_++); }
+int Member::take(int total, int piece) {
+    std::uint64_t taken = team_.taken_.load(std::memory_order_acquire);
+    for (;;) {
+        const int first = static_cast<int>(low(taken));
+        if (high(taken) != step_ || first >= total) return -1;
+        const int count = std::min(piece, total - first);
+        if (team_.taken_.compare_exchange_weak(taken, taken + count, std::memory_order_acq_rel)) return first;
+    }
+}
 
-int Member::next_piece(int piece) {
-    return team_.next_[phase_ % 2].value.fetch_add(piece, std::memory_order_relaxed);
+void Member::finish(int count, int total) {
+    if (team_.done_.fetch_add(count, std::memory_order_acq_rel) + count < total) return;
+    team_.done_.store(0, std::memory_order_relaxed);
+    team_.taken_.store(both(step_ + 1, 0));
+    team_.wake();
+}
+
+void Member::barrier() {
+    const auto passed = [this] { return high(team_.taken_.load(std::memory_order_acquire)) != step_; };
+    team_.wait_until(passed, SPINS_INSIDE);
+    ++step_;
 }
 
 int Team::available_threads() {
@@ -85,8 +103,7 @@ void Team::stop() {
         for (std::thread& thread : threads_) thread.detach();
         return;
     }
-    stopping_ = true;
-    generation_.fetch_add(1);
+    stopping_.store(true);
     wake();
     for (std::thread& thread : threads_) thread.join();
 }
@@ -98,34 +115,47 @@ void Team::run(const std::function<void(Member&)>& work) {
     }
     const std::lock_guard<std::mutex> guard(running_);
     work_ = &work;
-    generation_.fetch_add(1);
+    first_step_ = high(taken_.load());
+    const std::uint32_t open = high(run_.load()) + 1;
+    run_.store(both(open, 0));
     if (!threads_.empty()) wake();
-    Member caller(*this, 0);
+    Member caller(*this, 0, first_step_);
     work(caller);
-    caller.barrier();
+    run_.fetch_add(both(1, 0));  // closed: whoever is in it leaves
+    wait_until([this] { return low(run_.load(std::memory_order_acquire)) == 0; }, SPINS_INSIDE);
 }
 
 void Team::serve(int index) {
     for (std::uint32_t seen = 0;;) {
-        wait_until([&] { return generation_.load(std::memory_order_acquire) != seen; }, SPINS_BETWEEN);
-        seen = generation_.load(std::memory_order_acquire);
-        if (stopping_) return;
-        Member member(*this, index);
+        wait_until(
+            [&] {
+                const std::uint32_t run = high(run_.load(std::memory_order_acquire));
+                return stopping_.load() || (run % 2 == 1 && run != seen);
+            },
+            SPINS_BETWEEN);
+        if (stopping_.load()) return;
+        if (!join(&seen)) continue;
+        Member member(*this, index, first_step_);
         (*work_)(member);
-        member.barrier();
+        leave();
     }
 }
 
-void Team::arrive(std::uint32_t phase) {
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count()) {
-        // Nobody uses this phase's counter any more, and nobody has got to the next but one.
-        next_[phase % 2].value.store(0, std::memory_order_relaxed);
-        arrived_.store(0, std::memory_order_relaxed);
-        passed_.store(phase + 1);
-        wake();
-        return;
+// Counts the calling thread in, if there is a run to join.
+bool Team::join(std::uint32_t* seen) {
+    std::uint64_t run = run_.load(std::memory_order_acquire);
+    while (high(run) % 2 == 1 && high(run) != *seen) {
+        if (run_.compare_exchange_weak(run, run + 1, std::memory_order_acq_rel)) {
+            *seen = high(run);
+            return true;
+        }
     }
-    wait_until([&] { return passed_.load(std::memory_order_acquire) != phase; }, SPINS_INSIDE);
+    return false;
+}
+
+void Team::leave() {
+    const std::uint64_t before = run_.fetch_sub(1);
+    if (high(before) % 2 == 0 && low(before) == 1) wake();
 }
 
 template <typename Ready>

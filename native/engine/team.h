@@ -1,12 +1,14 @@
-// A team of threads that runs one function together, with barriers and shared work inside.
+// A team of threads that runs one function together, with shared work and barriers inside.
 //
-// A forward pass is one run: the threads meet at barriers between its steps and take pieces of each step
-// as they get to them, so that a thread that the system interrupts delays the others little. Threads
-// spin briefly where they wait, since steps take microseconds, and then sleep.
+// A forward pass is one run. Its threads take pieces of each step as they get to them, and go on when
+// all pieces of the step are done: a thread that the system has interrupted holds the others up only
+// while it holds a piece, and skips what was done without it. Threads spin briefly where they wait, since
+// steps take microseconds, and then sleep.
 #pragma once
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -20,30 +22,32 @@ namespace pocketglm {
 
 class Team;
 
-// One thread's part in a run.
+// One thread's part in a run. All members call `share` and `barrier` in the same order, in turns.
 class Member {
   public:
-    Member(Team& team, int index);
+    Member(Team& team, int index, std::uint32_t step) : team_(team), index_(index), step_(step) {}
 
     int index() const { return index_; }
     int count() const;
-    // Waits for all members. What they wrote before it can be read after it.
-    void barrier();
-    // Takes pieces of [0, total) until nothing is left: body(first, last). Between two barriers there
-    // may be one `share`, the same in all members.
+    // Takes pieces of [0, total), total > 0, until nothing is left: body(first, last).
     template <typename Body>
     void share(int total, int piece, Body body) {
-        for (int first = next_piece(piece); first < total; first = next_piece(piece)) {
-            body(first, first + piece < total ? first + piece : total);
+        for (int first = take(total, piece); first >= 0; first = take(total, piece)) {
+            const int last = first + std::min(piece, total - first);
+            body(first, last);
+            finish(last - first, total);
         }
     }
+    // Waits until the step that was shared before is done. What it wrote can be read after it.
+    void barrier();
 
   private:
-    int next_piece(int piece);
+    int take(int total, int piece);
+    void finish(int count, int total);
 
     Team& team_;
     int index_;
-    std::uint32_t phase_;  // barriers this team has passed in all its runs
+    std::uint32_t step_;
 };
 
 class Team {
@@ -59,8 +63,9 @@ class Team {
     Team& operator=(const Team&) = delete;
 
     int count() const { return static_cast<int>(threads_.size()) + 1; }
-    // Calls work(member) in every thread and returns when all are done. `work` must not throw. Throws
-    // `Failure` in a child process of a fork, which has none of the threads.
+    // Calls work(member) in the caller and in every other thread that is there in time, and returns when
+    // all are done. `work` must not throw, and must end with a barrier. Throws `Failure` in a child
+    // process of a fork, which has none of the threads.
     void run(const std::function<void(Member&)>& work);
     bool usable() const;
 
@@ -68,8 +73,9 @@ class Team {
     friend class Member;
 
     void serve(int index);
+    bool join(std::uint32_t* seen);
+    void leave();
     void stop();
-    void arrive(std::uint32_t phase);
     template <typename Ready>
     void wait_until(Ready ready, int spins);
     void wake();
@@ -78,22 +84,19 @@ class Team {
     pid_t process_;
     std::mutex running_;  // one run at a time
     const std::function<void(Member&)>* work_ = nullptr;
-    bool stopping_ = false;
+    std::uint32_t first_step_ = 0;  // of the run
 
-    // On cache lines of their own: the threads wait on one while others write the next.
-    alignas(64) std::atomic<std::uint32_t> generation_{0};  // of runs
-    alignas(64) std::atomic<int> arrived_{0};
-    alignas(64) std::atomic<std::uint32_t> passed_{0};  // barriers of all runs
-    // The next piece of the step before barrier k stands in next_[k % 2]; the barrier's last arrival clears
-    // it for the step after the next one.
-    struct alignas(64) Counter {
-        std::atomic<int> value{0};
-    };
-    Counter next_[2];
+    // Two numbers in one word: a change of the first makes claims on the second void.
+    // The run, odd while it is open for members to join, and how many of them are in it.
+    alignas(64) std::atomic<std::uint64_t> run_{0};
+    // The step at hand, counted over all runs, and how much of it is taken.
+    alignas(64) std::atomic<std::uint64_t> taken_{0};
+    alignas(64) std::atomic<int> done_{0};  // of the step at hand
 
     std::mutex sleep_;
     std::condition_variable awake_;
     std::atomic<int> sleepers_{0};
+    std::atomic<bool> stopping_{false};
 };
 
 }  // namespace pocketglm

@@ -1,7 +1,13 @@
-// The weight files of a stage: mapped and used in place.
+// The weight files of a stage: mapped and used in place, or, where they exceed the memory allowed, the
+// first blocks mapped and the others read ahead of their turn into two buffers.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "mapped_file.h"
@@ -12,25 +18,53 @@ namespace pocketglm {
 
 class WeightStore {
   public:
-    // Maps every file. Throws `Failure`.
+    // Maps files, or starts to read the first ones, as the account's limit allows. Throws `Failure`.
     WeightStore(std::vector<WeightFile> files, MemoryAccount& account);
     ~WeightStore();
     WeightStore(const WeightStore&) = delete;
     WeightStore& operator=(const WeightStore&) = delete;
 
     int count() const { return static_cast<int>(files_.size()); }
-    std::uint64_t bytes() const { return taken_; }  // in memory
+    int mapped_count() const { return static_cast<int>(maps_.size()); }
+    std::uint64_t bytes() const { return taken_ + buffers_[0].size() + buffers_[1].size(); }  // in memory
     int window(int block) const { return files_[block].window(); }
-    // The tensors of a block, for shapes and formats alone.
-    const WeightViews& shape(int block) const { return views_[block]; }
-    const WeightViews& views(int block) const { return views_[block]; }
+    // The tensors of a block, for shapes and formats; the data is there only between `views` and `release`.
+    const WeightViews& shape(int block) const { return views_[0][block]; }
+
+    // A pass takes the blocks in order: `views` waits until a block is in memory, `release` says that no
+    // block before `block` is used any more. Any thread of the pass may call them, late or repeatedly.
+    const WeightViews& views(int block);
+    void release(int block);
+    // After a pass. Throws `Failure` where a file could not be read: what was computed is void.
+    void end_pass();
 
   private:
+    static constexpr int BUFFERS = 2;
+
+    int streamed_count() const { return count() - mapped_count(); }
+    std::uint64_t number_of(int block) const { return pass_first_ + block - mapped_count(); }
+    int plan_mapped(std::uint64_t total, std::uint64_t largest) const;
+    void start_reading(std::uint64_t largest);
+    void read_blocks();
+    void read_block(int block, std::uint8_t* to);
+    void close_files();
+
     MemoryAccount& account_;
     std::vector<WeightFile> files_;
     std::vector<MappedFile> maps_;
-    std::vector<WeightViews> views_;
-    std::uint64_t taken_ = 0;
+    std::vector<WeightViews> views_[BUFFERS];  // of blocks that are read: as they are in either buffer
+    std::uint64_t taken_ = 0;                  // by mapped files
+
+    // Blocks that are read are numbered on and on, pass after pass; number n is in buffer n % BUFFERS.
+    std::vector<int> descriptors_;
+    Buffer buffers_[BUFFERS];
+    std::thread reader_;
+    std::mutex lock_;
+    std::condition_variable changed_;
+    std::atomic<std::uint64_t> read_{0};
+    std::uint64_t released_ = 0, pass_first_ = 0;
+    bool stopping_ = false;
+    std::string failure_;
 };
 
 }  // namespace pocketglm

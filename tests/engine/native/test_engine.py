@@ -18,7 +18,7 @@ from engine.tiny_packages import random_tensors, write_package
 from pocketglm.architecture.spec import ModelSpec, RotarySpec
 from pocketglm.engine.contract import Batch, EngineOptions, KVType, Segment
 from pocketglm.engine.native import _engine
-from pocketglm.engine.native.engine import NativeEngine
+from pocketglm.engine.native.engine import HEAD_BUFFERS, NativeEngine
 from pocketglm.engine.reference.engine import ReferenceEngine
 from pocketglm.errors import EngineError
 from pocketglm.package.reader import Package
@@ -105,6 +105,71 @@ def test_memory_is_given_back(plain: Package) -> None:
     assert stage.usage()["cache_bytes"] == 0
 
 
+def memory_for(package: Package, held_blocks: float) -> EngineOptions:
+    """A limit of which the weights' three quarters hold that many blocks."""
+    files = package.manifest.files
+    return EngineOptions(
+        threads=2,
+        kv="float32",
+        memory_bytes=files["head.mnn.weight"].size
+        + HEAD_BUFFERS
+        + int(held_blocks * files["block_00.mnn.weight"].size / 3 * 4)
+        + 8,
+    )
+
+
+@pytest.mark.parametrize("blocks", [5, 6])
+@pytest.mark.parametrize("held", [2, 3, 4, 5])
+def test_blocks_that_do_not_fit_are_read_in_turn(tmp_path: Path, blocks: int, held: int) -> None:
+    spec = replace(SPECS["sandwich"], num_blocks=blocks, intermediate_size=8192)
+    with open_spec(tmp_path, spec, "float16") as package:
+        ids = prompt(spec, 12)
+        whole = Runner(NativeEngine("float32"), package).run(ids)
+        options = memory_for(package, held)
+        runner = Runner(NativeEngine(), package, options=options)
+        assert relative_difference(runner.run(ids, chunks=(7, 8, 9, 10, 11)), whole) < 1e-5
+        usage = runner.stages[0].usage()
+        taken = usage["weight_bytes"] + usage["cache_bytes"] + usage["buffer_bytes"]
+        assert taken <= (options.memory_bytes or 0)
+        assert usage["weight_bytes"] == held * package.manifest.files["block_00.mnn.weight"].size
+        runner.release()
+
+
+def test_memory_limits_that_cannot_hold(plain: Package) -> None:
+    for held in (-10, 1.9):
+        with pytest.raises(EngineError, match="memory limit"):
+            NativeEngine().load_blocks(plain, range(3), memory_for(plain, held))
+
+
+def test_cache_beyond_the_memory_limit_changes_nothing(plain: Package) -> None:
+    spec = plain.spec
+    stage = NativeEngine().load_blocks(plain, range(3), memory_for(plain, 3.2))
+    stage.open(0)
+    stage.forward(np.ones((1, spec.hidden_size), np.float32), batch_of(spec, 1))
+    usage = stage.usage()
+    stage.open(1)
+    positions = np.arange(50_000, dtype=np.int32)[None]
+    with pytest.raises(EngineError, match=r"memory limit.*KV cache"):
+        stage.forward(np.ones((50_000, spec.hidden_size), np.float32), Batch((Segment(1, 0, positions),)))
+    assert (stage.length(0), stage.length(1)) == (1, 0)
+    assert stage.usage() == usage
+
+
+def test_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    spec = replace(SPECS["plain"], num_blocks=5, intermediate_size=8192)
+    with open_spec(tmp_path, spec) as package:
+        stage = NativeEngine().load_blocks(package, range(5), memory_for(package, 2))
+        stage.open(0)
+        row = np.ones((1, spec.hidden_size), np.float32)
+        stage.forward(row, batch_of(spec, 1))
+        path = package.path / "block_03.mnn.weight"
+        os.truncate(path, 1000)
+        with pytest.raises(EngineError, match=r"block_03\.mnn\.weight: cannot be read"):
+            stage.forward(row, Batch((Segment(0, 1, np.array([[1]], np.int32)),)))
+        assert stage.length(0) == 1
+        stage.release()
+
+
 def test_long_segments_go_in_slices(plain: Package) -> None:
     """More rows than go through the MLP at a time."""
     ids = prompt(plain.spec, 512) * 2
@@ -144,7 +209,7 @@ def test_use_after_fork_is_refused(plain: Package) -> None:
         "import os, sys, numpy as np\n"
         "from pocketglm.package.reader import Package\n"
         "from pocketglm.engine.contract import EngineOptions\n"
-        "from pocketglm.engine.native.engine import NativeEngine\n"
+        "from pocketglm.engine.native.engine import HEAD_BUFFERS, NativeEngine\n"
         "from pocketglm.errors import EngineError\n"
         "with Package.open(sys.argv[1]) as package:\n"
         "    head = NativeEngine().load_head(package, EngineOptions(threads=2))\n"

@@ -1,7 +1,8 @@
 """The native engine: C++ kernels and decoder on the package's files as they are.
 
 Enters: a package. Leaves: stages and the head. Weight files are mapped by the C++ side and used in
-place: loading takes no time, and the pages are shared and evictable.
+place: loading takes no time, and the pages are shared and evictable. With a memory limit, blocks that
+do not fit are read ahead of their turn at each pass.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from pocketglm.engine.contract import Capabilities, EngineOptions, KVType
 from pocketglm.engine.native.description import KV_TYPES, describe_block, describe_head, describe_spec
 from pocketglm.engine.native.stage import NativeHead, NativeStage
 from pocketglm.errors import EngineError
+from pocketglm.package.layout import HEAD_FILE
 from pocketglm.package.reader import Package
 
 Loaded = TypeVar("Loaded")
+
+HEAD_BUFFERS = 8 << 20
+"""Bytes that the head's activations take at most, for a few rows at a time."""
 
 
 class NativeEngine:
@@ -36,7 +41,7 @@ class NativeEngine:
         kv_type = KV_TYPES[options.kv or self._kv]
         spec = describe_spec(package.spec)
         files = [describe_block(package, index) for index in blocks]
-        memory = options.memory_bytes or 0
+        memory = _memory_for_blocks(package, options)
         native = _load(
             f"blocks {blocks.start} to {blocks.stop - 1}",
             lambda: _extension().Stage(spec, files, options.threads or 0, kv_type, None, memory),
@@ -45,9 +50,25 @@ class NativeEngine:
 
     def load_head(self, package: Package, options: EngineOptions) -> NativeHead:
         spec, file = describe_spec(package.spec), describe_head(package)
-        memory = options.memory_bytes or 0
-        native = _load("the head", lambda: _extension().Head(spec, file, options.threads or 0, None, memory))
+        threads = options.threads or 0
+        native = _load("the head", lambda: _extension().Head(spec, file, threads, None, 0))
         return NativeHead(package.spec, native)
+
+
+def _memory_for_blocks(package: Package, options: EngineOptions) -> int:
+    """What the head leaves of the memory allowed; 0 stands for no limit.
+
+    Blocks that exceed their part of it are read from disk at each pass, the head always stays.
+    """
+    if options.memory_bytes is None:
+        return 0
+    head = package.manifest.files[HEAD_FILE].size + HEAD_BUFFERS
+    if options.memory_bytes <= head:
+        raise EngineError(
+            f"the memory limit of {options.memory_bytes} bytes is too small: the head alone takes {head}",
+            hint="allow more memory, or convert with fewer --head-bits",
+        )
+    return options.memory_bytes - head
 
 
 def _extension() -> ModuleType:

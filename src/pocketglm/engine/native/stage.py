@@ -146,5 +146,5 @@ def _engine_errors() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise EngineError(f"out of memory ({error}); caches are unchanged") from error
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise EngineError(str(error)) from error
