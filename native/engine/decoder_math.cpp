@@ -33,7 +33,7 @@ std::size_t outlier_scratch_bytes(std::int32_t inputs, std::int32_t rows) {
     constexpr std::size_t CHANNELS = 16;
     const std::size_t found = static_cast<std::size_t>(rows) * OutlierRow::MOST;
     const std::size_t distinct = found < static_cast<std::size_t>(inputs) ? found : inputs;
-    return sizeof(std::int32_t) * (inputs + 2 * found) + sizeof(float) * distinct * CHANNELS;
+    return sizeof(std::int32_t) * (inputs + 4 * found) + sizeof(float) * distinct * CHANNELS;
 }
 
 const DecoderMath& decoder_math_for(const char* kernels_name) {

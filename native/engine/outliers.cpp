@@ -29,36 +29,54 @@ void keep_largest(OutlierRow& found, int channel, float value) {
     found.values[at] = value;
 }
 
-// Unpacks single weights of one output channel.
+// Where one input's code and scale stand in the row of any output channel.
+struct Place {
+    int32_t byte, shift, alpha;
+
+    static Place of(const LinearView& linear, int input) {
+        const int group = input / linear.group;
+        const bool high_nibble = linear.bits == 4 && input % 2 == 0;
+        return {linear.bits == 4 ? input / 2 : input, high_nibble ? 4 : 0,
+                linear.symmetric ? group : 2 * group};
+    }
+};
+
+// Unpacks single weights of one output channel after the other.
 struct ChannelWeights {
-    const LinearView& linear;
     const uint8_t* codes;
     const uint16_t* alpha;
+    size_t code_stride, alpha_stride;
+    int mask, offset;
+    bool symmetric;
 
-    ChannelWeights(const LinearView& view, int channel)
-        : linear(view),
-          codes(view.codes + view.row_bytes() * channel),
-          alpha(view.alpha + static_cast<size_t>(channel) * view.groups() * (view.symmetric ? 1 : 2)) {}
+    ChannelWeights(const LinearView& linear, int channel)
+        : code_stride(linear.row_bytes()),
+          alpha_stride(static_cast<size_t>(linear.groups()) * (linear.symmetric ? 1 : 2)),
+          mask(linear.bits == 4 ? 15 : 255),
+          offset(linear.bits == 4 ? 8 : 128),
+          symmetric(linear.symmetric) {
+        codes = linear.codes + code_stride * channel;
+        alpha = linear.alpha + alpha_stride * channel;
+    }
 
-    float at(int input) const {
-        const int group = input / linear.group;
-        int code;
-        if (linear.bits == 4) {
-            const int both = codes[input / 2];
-            code = (input % 2 == 0 ? both >> 4 : both & 15) - 8;
-        } else {
-            code = codes[input] - 128;
-        }
-        if (linear.symmetric) return static_cast<float>(code) * from_half(alpha[group]);
-        return static_cast<float>(code) * from_half(alpha[2 * group + 1]) + from_half(alpha[2 * group]);
+    void next() {
+        codes += code_stride;
+        alpha += alpha_stride;
+    }
+    float at(const Place& place) const {
+        const float code = static_cast<float>(((codes[place.byte] >> place.shift) & mask) - offset);
+        if (symmetric) return code * from_half(alpha[place.alpha]);
+        return code * from_half(alpha[place.alpha + 1]) + from_half(alpha[place.alpha]);
     }
 };
 
 void add_to_one_row(const LinearView& linear, const OutlierRow& row, int first, int last, float* out) {
-    for (int channel = first; channel < last; ++channel) {
-        const ChannelWeights weights(linear, channel);
+    Place places[OutlierRow::MOST];
+    for (int i = 0; i < row.count; ++i) places[i] = Place::of(linear, row.channels[i]);
+    ChannelWeights weights(linear, first);
+    for (int channel = first; channel < last; ++channel, weights.next()) {
         float added = 0;
-        for (int i = 0; i < row.count; ++i) added += row.values[i] * weights.at(row.channels[i]);
+        for (int i = 0; i < row.count; ++i) added += row.values[i] * weights.at(places[i]);
         out[channel] += added;
     }
 }
@@ -67,27 +85,27 @@ void add_to_one_row(const LinearView& linear, const OutlierRow& row, int first, 
 struct Inputs {
     int count = 0;
     int32_t* slot_of;  // [inputs], -1 where an input is no outlier
-    int32_t* list;     // [count]
+    Place* places;     // [count]
     int32_t* slots;    // [rows, MOST]
 
     Inputs(const LinearView& linear, const OutlierRow* rows, int row_count, void* scratch) {
         slot_of = static_cast<int32_t*>(scratch);
-        list = slot_of + linear.inputs;
-        slots = list + static_cast<size_t>(row_count) * OutlierRow::MOST;
+        slots = slot_of + linear.inputs;
+        places = reinterpret_cast<Place*>(slots + static_cast<size_t>(row_count) * OutlierRow::MOST);
         std::memset(slot_of, 0xff, sizeof(int32_t) * linear.inputs);
         for (int r = 0; r < row_count; ++r) {
             for (int i = 0; i < rows[r].count; ++i) {
                 int32_t& slot = slot_of[rows[r].channels[i]];
                 if (slot < 0) {
                     slot = count;
-                    list[count++] = rows[r].channels[i];
+                    places[count++] = Place::of(linear, rows[r].channels[i]);
                 }
                 slots[r * OutlierRow::MOST + i] = slot;
             }
         }
     }
     float* weights(int row_count) const {
-        return reinterpret_cast<float*>(slots + static_cast<size_t>(row_count) * OutlierRow::MOST);
+        return reinterpret_cast<float*>(places + static_cast<size_t>(row_count) * OutlierRow::MOST);
     }
 };
 
@@ -95,9 +113,9 @@ struct Inputs {
 void add_to_rows(const LinearView& linear, const OutlierRow* rows, int row_count, const Inputs& inputs,
                  int first, int channels, float* out, size_t stride) {
     float* weights = inputs.weights(row_count);  // [inputs, CHANNELS]
-    for (int c = 0; c < channels; ++c) {
-        const ChannelWeights channel(linear, first + c);
-        for (int i = 0; i < inputs.count; ++i) weights[i * CHANNELS + c] = channel.at(inputs.list[i]);
+    ChannelWeights channel(linear, first);
+    for (int c = 0; c < channels; ++c, channel.next()) {
+        for (int i = 0; i < inputs.count; ++i) weights[i * CHANNELS + c] = channel.at(inputs.places[i]);
     }
     for (int r = 0; r < row_count; ++r) {
         float* to = out + r * stride + first;
@@ -140,7 +158,10 @@ void take_outliers(float* row, int count, float ratio, OutlierRow* found) {
 
 void add_outliers(const LinearView& linear, const OutlierRow* rows, int row_count, int first, int last,
                   float* out, size_t stride, void* scratch) {
-    if (row_count == 1) return add_to_one_row(linear, rows[0], first, last, out);
+    if (row_count == 1) {
+        if (rows[0].count > 0) add_to_one_row(linear, rows[0], first, last, out);
+        return;
+    }
     const Inputs inputs(linear, rows, row_count, scratch);
     if (inputs.count == 0) return;
     for (int channel = first; channel < last; channel += CHANNELS) {

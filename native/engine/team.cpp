@@ -166,16 +166,14 @@ void Team::wait_until(Ready ready, int spins) {
     }
     std::unique_lock<std::mutex> lock(sleep_);
     sleepers_.fetch_add(1);
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with that of `wake`
     awake_.wait(lock, ready);
     sleepers_.fetch_sub(1);
 }
 
-// Called after the change that waiters look for: whoever counts itself among the sleepers after this
-// looked sees the change before it sleeps.
+// Called after the change that waiters look for. Both sides write the number of sleepers: whoever counts
+// itself in after this has looked at it sees the change before it sleeps.
 void Team::wake() {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (sleepers_.load() == 0) return;
+    if (sleepers_.fetch_add(0) == 0) return;
     {
         const std::lock_guard<std::mutex> guard(sleep_);
     }
