@@ -131,7 +131,7 @@ def test_a_model_that_cannot_chat_is_refused_at_once(command: Command, tmp_path:
 def terminal(package: Path) -> Iterator[Terminal]:
     if sys.platform == "win32":
         pytest.skip("needs a POSIX terminal")
-    opened = Terminal("chat", package)
+    opened = Terminal("chat", package, "--engine", "reference")  # slow enough to be interrupted
     opened.wait_for("/help lists commands")
     opened.wait_for("> ")
     yield opened
