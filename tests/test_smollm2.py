@@ -60,15 +60,25 @@ def test_greedy_answer_is_that_of_transformers(
     package: Package, transformers_answer: tuple[list[int], list[int], Any]
 ) -> None:
     prompt_ids, expected, logits = transformers_answer
-    with pocketglm.load(package(WeightFormat(32)), threads=1) as model:
+    with pocketglm.load(package(WeightFormat(32)), "reference", threads=1) as model:
         assert model.chat_prompt(MESSAGES) == prompt_ids
         found = model.session().forward(prompt_ids)
         np.testing.assert_allclose(found, logits, atol=1e-3)
         assert list(model.generate(prompt_ids, max_new_tokens=64)) == expected
 
 
+def test_native_engine_agrees_with_the_reference(package: Package) -> None:
+    """8-bit activations cost almost nothing: a KL divergence below 1e-3 (it is 5.5e-4)."""
+    path = package(WeightFormat(4, 32))
+    with pocketglm.load(path, "native") as model, pocketglm.load(path, "reference", threads=1) as exact:
+        ids = model.tokenizer.encode(TEXT.read_text("utf-8"))[:1024]
+        found = evaluate(model, ids, reference=exact, window=512)
+    assert found.kl is not None
+    assert found.kl < 1e-3
+
+
 def perplexity(package: Path) -> float:
-    with pocketglm.load(package, threads=1) as model:
+    with pocketglm.load(package, "reference", threads=1) as model:
         ids = model.tokenizer.encode(TEXT.read_text("utf-8"))
         assert len(ids) > 2000
         return evaluate(model, ids, window=512).perplexity
