@@ -7,31 +7,14 @@ from typing import Any
 
 import pytest
 
+from package.packages import TINY
 from pocketglm.architecture.spec import ModelSpec, RopeScaling, RotarySpec
 from pocketglm.errors import InputError
 
-SPEC = ModelSpec(
-    family="llama",
-    vocab_size=40,
-    hidden_size=32,
-    num_blocks=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    intermediate_size=44,
-    max_context=64,
-    norm="rmsnorm",
-    norm_eps=1e-5,
-    residual="pre",
-    rotary=RotarySpec("half", 8, 10000.0),
-    mlp="gated_silu",
-    tied_head=True,
-)
-
 
 def test_round_trip() -> None:
-    scaled = replace(SPEC, rotary=replace(SPEC.rotary, scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)))
-    for spec in (SPEC, scaled):
+    scaled = replace(TINY, rotary=replace(TINY.rotary, scaling=RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)))
+    for spec in (TINY, scaled):
         assert ModelSpec.from_dict(spec.to_dict()) == spec
 
 
@@ -52,7 +35,7 @@ def test_round_trip() -> None:
 )
 def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        replace(SPEC, **changes)
+        replace(TINY, **changes)
 
 
 @pytest.mark.parametrize(
@@ -66,4 +49,4 @@ def test_impossible_settings(changes: dict[str, Any], message: str) -> None:
 )
 def test_impossible_rope_scaling(scaling: RopeScaling) -> None:
     with pytest.raises(InputError, match="rope"):
-        replace(SPEC, rotary=replace(SPEC.rotary, scaling=scaling))
+        replace(TINY, rotary=replace(TINY.rotary, scaling=scaling))

@@ -20,6 +20,7 @@ and of the model: `embedding.weight` [vocab, hidden], and in the head `norm.weig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -44,8 +45,9 @@ class TensorRule:
     pieces: tuple[RowRange, ...]
 
     @property
-    def is_linear(self) -> bool:
-        return len(self.shape) == 2
+    def size(self) -> int:
+        """Elements of the tensor."""
+        return math.prod(self.shape)
 
     def rows(self, start: int, count: int) -> Iterator[RowRange]:
         """The checkpoint rows that make rows start..start+count of this tensor, in order."""

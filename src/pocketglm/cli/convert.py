@@ -92,8 +92,8 @@ def cpu_count() -> int:
 def run_conversion(source: str | Path, output: Path, settings: ConvertSettings) -> dict[str, Any]:
     """Convert with a progress bar. Returns what there is to report."""
     from pocketglm.convert import convert as convert_checkpoint
-    from pocketglm.convert.journal import partial_of
     from pocketglm.package.reader import read_manifest
+    from pocketglm.package.writer import partial_of
 
     began = time.perf_counter()
     try:

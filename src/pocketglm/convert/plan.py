@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +62,7 @@ class ConversionPlan:
     @property
     def elements(self) -> int:
         """Weights to convert, for the progress bar."""
-        return sum(math.prod(rule.shape) for rule in self.table.all_rules())
+        return sum(rule.size for rule in self.table.all_rules())
 
 
 def plan_conversion(checkpoint: Checkpoint, settings: ConvertSettings) -> ConversionPlan:

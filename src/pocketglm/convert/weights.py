@@ -114,7 +114,7 @@ class WeightConverter:
             stored = self._store(entry, rule, start, original)
         except InputError as error:
             raise InputError(
-                f"{rule.name}, rows from {start}: {error.message}", where=self._layout.file
+                f"{rule.name}, rows from {start}: {error.message}", where=self._layout.file, hint=error.hint
             ) from None
         if x is not None and y is not None:
             y[0, :, start : start + count] = x[0] @ original.T

@@ -14,7 +14,7 @@ from pathlib import Path
 from pocketglm.errors import InputError
 from pocketglm.package.manifest import MANIFEST_FILE
 from pocketglm.package.reader import Package
-from pocketglm.package.writer import disk_errors
+from pocketglm.package.writer import disk_errors, partial_of
 
 Progress = Callable[[str, int, int], None]
 """(file being packed, bytes done, bytes in all)."""
@@ -34,7 +34,7 @@ def export_zip(package: str | Path, output: str | Path, progress: Progress | Non
     with Package.open(package) as opened:  # checks the manifest and the sizes of all files
         files = opened.manifest.files
         folder, name = opened.path, opened.path.resolve().name
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     done, total = 0, sum(entry.size for entry in files.values())
     try:
         with disk_errors(target), zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:

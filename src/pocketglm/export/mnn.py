@@ -23,6 +23,7 @@ from pocketglm.package.encoding import TensorEntry
 from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.manifest import Manifest
 from pocketglm.package.reader import Package
+from pocketglm.package.writer import partial_of
 
 Progress = Callable[[str, int, int], None]
 """(what is being made, graphs done, graphs in all)."""
@@ -52,7 +53,7 @@ def export_graphs(
     if in_place:
         add_graphs(source, GRAPHS, graphs, stamp)
         return source
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     if partial.exists():
         raise InputError("is in the way", where=partial, hint="remove it, or name another directory")
     try:

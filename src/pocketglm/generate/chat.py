@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pocketglm.errors import InputError
+from pocketglm.package.writer import partial_of
 
 Role = Literal["user", "assistant"]
 Overflow = Literal["error", "drop_oldest"]
@@ -96,7 +97,7 @@ class Conversation:
     def save(self, path: str | Path) -> None:
         """Write to a temporary name, then rename."""
         target = Path(path)
-        partial = target.with_name(target.name + ".partial")
+        partial = partial_of(target)
         try:
             partial.write_text(self.to_json(), "utf-8")
             os.replace(partial, target)

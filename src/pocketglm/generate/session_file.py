@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.contract import KVState
 from pocketglm.errors import InputError
+from pocketglm.package.writer import partial_of
 
 FORMAT = "pocketglm-session-1"
 
@@ -46,7 +47,7 @@ class SavedSession:
 
 def write_session(path: Path, saved: SavedSession) -> None:
     """Write to a temporary name, then rename."""
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     try:
         with open(partial, "wb") as file:
             np.savez(

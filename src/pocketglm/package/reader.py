@@ -25,6 +25,7 @@ from pocketglm.errors import InputError, IntegrityError, PackageError
 from pocketglm.package.encoding import LinearEntry, VectorEntry
 from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
+from pocketglm.package.writer import partial_of
 from pocketglm.quantize.bfloat16 import from_bfloat16
 from pocketglm.quantize.formats import WeightFormat
 from pocketglm.quantize.rows import QuantizedRows, dequantize_rows
@@ -228,7 +229,7 @@ def read_manifest(directory: Path) -> Manifest:
     """The checked manifest of a package directory."""
     path = directory / MANIFEST_FILE
     if not path.is_file():
-        partial = directory.with_name(directory.name + ".partial")
+        partial = partial_of(directory)
         hint = "finish it with `pocketglm convert ... --resume`" if partial.is_dir() else None
         raise PackageError(
             f"no package here ({MANIFEST_FILE} not found)",

@@ -104,6 +104,11 @@ class WeightFileWriter(FileWriter):
         return entry
 
 
+def partial_of(output: Path) -> Path:
+    """Where whatever is to become `output` is made until it is whole."""
+    return output.with_name(output.name + ".partial")
+
+
 def write_small_file(path: Path, data: bytes) -> FileEntry:
     """Write a whole small file under a temporary name, then rename it."""
     writer = FileWriter(path, len(data))

@@ -29,7 +29,7 @@ from pocketglm.export.mnn_llm.weights import WeightPlan, plan_weights, write_wei
 from pocketglm.generate.answer_defaults import AnswerDefaults
 from pocketglm.generate.template import TEMPLATE_FILE
 from pocketglm.package.reader import Package
-from pocketglm.package.writer import disk_errors, write_small_file
+from pocketglm.package.writer import disk_errors, partial_of, write_small_file
 
 Progress = Callable[[str, int, int], None]
 """(what is being written, bytes done, bytes in all)."""
@@ -62,7 +62,7 @@ def export_mnn_llm(package: str | Path, output: str | Path, progress: Progress |
     logits differ from the package's. Nothing is left at `output` then.
     """
     target = Path(output)
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     for path, message in ((target, "exists already"), (partial, "is in the way")):
         if path.exists():
             raise InputError(message, where=path, hint="remove it, or name another directory")
