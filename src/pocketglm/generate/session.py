@@ -47,6 +47,10 @@ class Session:
         return self.model.spec
 
     @property
+    def is_open(self) -> bool:
+        return self._open
+
+    @property
     def length(self) -> int:
         """Tokens in the cache."""
         return len(self._tokens)
