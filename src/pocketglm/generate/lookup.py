@@ -102,7 +102,7 @@ class LookupDecoder:
         self._length = DraftLength(most)
         self._most = most
         self._draft: list[int] = []
-        self._rows: Float32 | None = None  # the logits after each token of the draft [draft, vocab]
+        self._rows: list[Float32] = []  # the logits [vocab] after each token of the draft
         self._used = 0
 
     def logits(self, token: int, room: int) -> Float32:
@@ -114,19 +114,19 @@ class LookupDecoder:
             self._index.append(token)
         if self._used < len(self._draft) and self._draft[self._used] == token:
             self._used += 1
-            assert self._rows is not None
             return self._rows[self._used - 1]
         self.settle()
         size = min(self._length.next(), room) if self._most else 0
         draft = self._index.continuation(size) if size else []
-        rows = self._session.forward([token, *draft])
-        self._draft, self._rows, self._used = draft, rows[1:], 0
-        return rows[0]
+        first: Float32
+        first, *rest = self._session.forward([token, *draft])
+        self._draft, self._rows, self._used = draft, rest, 0
+        return first
 
     def settle(self) -> None:
         """Cut off the session what was drafted and not chosen, and learn from it. Idempotent."""
         drafted, accepted = len(self._draft), self._used
-        self._draft, self._rows, self._used = [], None, 0
+        self._draft, self._rows, self._used = [], [], 0
         if not drafted:
             return
         self.drafted += drafted

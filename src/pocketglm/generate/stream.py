@@ -199,8 +199,8 @@ class Generation(Iterator[Piece]):
     @property
     def _limit(self) -> int:
         """Most tokens the answer may have."""
-        whole = self.settings.max_length
-        room = min(whole or self.session.spec.max_context, self.session.spec.max_context) - len(self._prompt)
+        context = self.session.model.context
+        room = min(self.settings.max_length or context, context) - len(self._prompt)
         wanted = self.settings.max_new_tokens
         return room if wanted is None else min(room, wanted)
 
