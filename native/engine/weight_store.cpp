@@ -204,7 +204,8 @@ void WeightStore::read_block(int block, std::uint8_t* to) {
     const int descriptor = descriptors_[block - mapped_count()];
     for (std::uint64_t at = 0; at < size;) {
         // The last read asks for a whole block of the disk too; the file ends before it does
-        const std::size_t wanted = std::min<std::uint64_t>(READ_AT_ONCE, rounded_up(size - at, DIRECT_ALIGNMENT));
+        const std::size_t wanted =
+            std::min<std::uint64_t>(READ_AT_ONCE, rounded_up(size - at, DIRECT_ALIGNMENT));
         const ssize_t count = ::pread(descriptor, to + at, wanted, static_cast<off_t>(at));
         if (count < 0 && errno == EINTR) continue;
         // A file system that takes the flag but not the read, or a short read that ends within a block
