@@ -94,14 +94,17 @@ typedef struct {
     int32_t kv_type;       /* PGLM_KV_FLOAT32 ... */
     const char* isa;       /* name of the kernels to use; null: POCKETGLM_ISA, or the best */
     uint64_t memory_bytes; /* the most that weights, caches and buffers may take together; 0: no limit */
+    /* What of memory_bytes is not for weights; 0: a quarter. Blocks beyond the rest are read at each pass. */
+    uint64_t reserve_bytes;
 } pglm_options;
 
 typedef struct {
     const char* isa;
     int32_t threads;
-    uint64_t weight_bytes; /* in memory: mapped files, or the buffers that blocks are read into */
-    uint64_t cache_bytes;  /* KV cache pages */
-    uint64_t buffer_bytes; /* activations and scratch */
+    uint64_t weight_bytes;   /* in memory: mapped files, or the buffers that blocks are read into */
+    uint64_t cache_bytes;    /* KV cache pages */
+    uint64_t buffer_bytes;   /* activations and scratch */
+    uint64_t streamed_bytes; /* read from disk at every pass, since they do not fit */
 } pglm_usage;
 
 /* ---- a run of blocks ---- */
