@@ -39,16 +39,16 @@ void require_between(double value, double low, double high, const char* name) {
 }
 
 // In lanes and blocks: fast, and the error stays small however many there are.
-double sum(const double* values, std::size_t count) {
-    constexpr std::size_t LANES = 8, BLOCK = 128;
+double sum(const double* values, std::int64_t count) {
+    constexpr std::int64_t LANES = 8, BLOCK = 128;
     double total = 0;
-    for (std::size_t start = 0; start < count; start += BLOCK) {
-        const std::size_t end = std::min(count, start + BLOCK);
+    for (std::int64_t start = 0; start < count; start += BLOCK) {
+        const std::int64_t end = std::min(count, start + BLOCK);
         double lanes[LANES] = {};
-        std::size_t i = start;
+        std::int64_t i = start;
         for (; i + LANES <= end; i += LANES)
-            for (std::size_t lane = 0; lane < LANES; ++lane) lanes[lane] += values[i + lane];
-        for (; i < end; ++i) lanes[0] += values[i];
+            for (std::int64_t lane = 0; lane < LANES; ++lane) lanes[lane] += values[i + lane];
+        for (std::int64_t lane = 0; lane < LANES && i + lane < end; ++lane) lanes[lane] += values[i + lane];
         total +=
             ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
     }
