@@ -8,9 +8,9 @@ function(add_decoder_isa isa)
   add_library(decoder_${isa} OBJECT attention.cpp outliers.cpp row_functions.cpp)
   set_target_properties(decoder_${isa} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_compile_definitions(decoder_${isa} PRIVATE POCKETGLM_ISA=${isa})
-  # Products and sums become one instruction. GCC 12 takes its own intrinsics for uninitialized.
-  target_compile_options(decoder_${isa} PRIVATE -O3 -ffp-contract=fast -fno-math-errno -Wall -Wextra
-                         -Wno-maybe-uninitialized -Wno-uninitialized ${ARGN})
+  # Products and sums become one instruction.
+  target_compile_options(decoder_${isa} PRIVATE ${ENGINE_OPTIMIZATION} -ffp-contract=fast -fno-math-errno
+                         ${ENGINE_WARNINGS} ${ARGN})
   target_sources(pocketglm_engine PRIVATE $<TARGET_OBJECTS:decoder_${isa}>)
 endfunction()
 
