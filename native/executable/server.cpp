@@ -98,8 +98,8 @@ void Server::take_line(std::string_view line) {
 void Server::take(std::shared_ptr<Job> job) {
     {
         const std::lock_guard<std::mutex> guard(lock_);
-        if (jobs_.size() < MOST_WAITING) {
-            jobs_.push_back(job);
+        if (waiting_.size() < MOST_WAITING) {
+            waiting_.push_back(job);
             job = nullptr;
         }
     }
@@ -113,30 +113,31 @@ void Server::take(std::shared_ptr<Job> job) {
 // Answers with that id, or all where it is empty, end before their next token.
 void Server::stop(const std::string& id) {
     int count = 0;
+    const auto tell = [&](const std::shared_ptr<Job>& job) {
+        const Request& request = job->request;
+        if (request.command != Command::Generate || (!id.empty() && request.id != id)) return;
+        job->stopped = true;
+        ++count;
+    };
     {
         const std::lock_guard<std::mutex> guard(lock_);
-        for (const std::shared_ptr<Job>& job : jobs_) {
-            const Request& request = job->request;
-            if (request.command != Command::Generate || (!id.empty() && request.id != id)) continue;
-            job->stopped = true;
-            ++count;
-        }
+        if (running_) tell(running_);
+        std::for_each(waiting_.begin(), waiting_.end(), tell);
     }
     write(Event("stopping", id).integer("answers", count).line());
 }
 
 void Server::execute_jobs() {
     for (;;) {
-        std::shared_ptr<Job> job;
         {
             std::unique_lock<std::mutex> lock(lock_);
-            changed_.wait(lock, [this] { return finishing_ || !jobs_.empty(); });
-            if (jobs_.empty()) return;
-            job = jobs_.front();
+            running_ = nullptr;
+            changed_.wait(lock, [this] { return finishing_ || !waiting_.empty(); });
+            if (waiting_.empty()) return;
+            running_ = std::move(waiting_.front());
+            waiting_.pop_front();
         }
-        service_.execute(*job);
-        const std::lock_guard<std::mutex> guard(lock_);
-        if (!jobs_.empty()) jobs_.pop_front();  // not emptied meanwhile
+        service_.execute(*running_);
     }
 }
 
@@ -145,10 +146,8 @@ void Server::finish(bool at_once) {
     {
         const std::lock_guard<std::mutex> guard(lock_);
         finishing_ = true;
-        if (at_once && !jobs_.empty()) {
-            jobs_.front()->stopped = true;
-            jobs_.erase(jobs_.begin() + 1, jobs_.end());
-        }
+        if (at_once) waiting_.clear();
+        if (at_once && running_) running_->stopped = true;
     }
     changed_.notify_all();
 }

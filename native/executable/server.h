@@ -43,7 +43,8 @@ class Server {
 
     std::mutex lock_;
     std::condition_variable changed_;
-    std::deque<std::shared_ptr<Job>> jobs_;  // the first is being executed
+    std::deque<std::shared_ptr<Job>> waiting_;
+    std::shared_ptr<Job> running_;
     bool finishing_ = false;
 
     std::mutex writing_;

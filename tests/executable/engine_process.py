@@ -32,6 +32,13 @@ def engine_command() -> list[str]:
     return [str(BUILT)]
 
 
+def assert_same_tokens(found: Sequence[int], expected: Sequence[int]) -> None:
+    """Equal. Another build (POCKETGLM_ENGINE) may round sums otherwise: near ties may part the two then."""
+    if "POCKETGLM_ENGINE" in os.environ:
+        found, expected = found[:10], expected[:10]
+    assert list(found) == list(expected)
+
+
 class EngineProcess:
     """A context manager. Events arrive in a thread of their own, so no pipe fills up."""
 

@@ -1,4 +1,4 @@
-"""The executable for arm64 under emulation: x86's tokens on every CPU, through all of the decoder's NEON code."""
+"""The executable for arm64 under emulation: x86's tokens on every CPU, through the decoder's NEON code."""
 
 from __future__ import annotations
 

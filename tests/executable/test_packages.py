@@ -58,7 +58,8 @@ def test_damaged_manifest(
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [(None, "lists a tensor twice"), ("attention.extra", "does not have: attention.extra")]
+    ("name", "message"),
+    [(None, "lists a tensor twice"), ("attention.extra", "does not have: attention.extra")],
 )
 def test_a_tensor_too_many(engine: EngineProcess, package: Path, name: str | None, message: str) -> None:
     data = json.loads((package / "manifest.json").read_text("utf-8"))
@@ -69,7 +70,8 @@ def test_a_tensor_too_many(engine: EngineProcess, package: Path, name: str | Non
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"format": 1e999}', b'{"format":"x","format":"x"}']
+    "text",
+    [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"format": 1e999}', b'{"format":"x","format":"x"}'],
 )
 def test_not_a_manifest(engine: EngineProcess, package: Path, text: bytes) -> None:
     (package / "manifest.json").write_bytes(text)
@@ -147,5 +149,5 @@ def test_any_change_is_refused_by_both_readers_or_by_none(
     path.write_bytes(original)
     assert (event["event"] == "loaded") == sound, event
     if sound:
-        found, done = engine.generate([1, 2, 3], max_tokens=3)
+        done = engine.generate([1, 2, 3], max_tokens=3)[1]
         assert done["event"] == "done", done
