@@ -136,6 +136,7 @@ void Service::load(const Request& request) {
             .text("isa", usage.isa)
             .integer("threads", usage.threads)
             .integer("weight_bytes", static_cast<std::int64_t>(usage.weight_bytes))
+            .integer("streamed_bytes", static_cast<std::int64_t>(usage.streamed_bytes))
             .number("seconds", now() - began));
 }
 
