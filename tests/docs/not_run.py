@@ -26,6 +26,9 @@ EXACT = {
     "pocketglm convert THUDM/chatglm3-6b -o chatglm3-6b-int4": "downloads 12 GB",
     "pocketglm convert ms:ZhipuAI/chatglm3-6b -o chatglm3-6b-int4": "downloads 12 GB",
     "make test": "is the whole test suite",
+    "make engine": "compiles for a minute; `make test` does it",
+    "make sanitize": "compiles and tests for minutes",
+    "make fuzz FUZZ_SECONDS=600": "runs for 20 minutes",
 }
 PREFIXES = {
     ".venv/bin/pip ": "installs into the developer's environment",

@@ -21,13 +21,18 @@ TOLERANCES = {"reference": 1e-4, "native": 1e-4, "mnn": 1e-4}
 """Engine -> largest difference of a logit from the original model's, computed in float32."""
 
 
+def convert_float32(source: Path, package: Path) -> Path:
+    """The checkpoint at `source`, converted at float32 to the new `package`."""
+    settings = ConvertSettings(QuantizeSettings(WeightFormat(32), WeightFormat(32)), report=False)
+    return convert(source, package, settings)
+
+
 @contextmanager
 def float32_runner(source: Path, package: Path, engine: str = "reference") -> Iterator[Runner]:
     """A runner of the checkpoint at `source`, converted at float32 to the new `package`."""
     if engine == "mnn":
         need_mnn()
-    settings = ConvertSettings(QuantizeSettings(WeightFormat(32), WeightFormat(32)), report=False)
-    convert(source, package, settings)
+    convert_float32(source, package)
     if engine == "mnn":
         add_graphs(package)
     with Package.open(package) as opened:

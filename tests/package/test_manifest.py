@@ -74,6 +74,7 @@ QKV = ("weights", "block_00.mnn.weight", 1)
 DAMAGED: list[tuple[str, Callable[[Json], None], str]] = [
     ("other format", _set("format", value="zip"), "not a PocketGLM manifest"),
     ("newer version", _set("version", value=2), "format version is 2"),
+    ("version that is no number", _set("version", value=True), "format version is True"),
     ("no model", _drop("model"), "model must be an object"),
     ("unknown model setting", _set("model", "turbo", value=True), "unknown fields: turbo"),
     ("missing model setting", _drop("model", "norm_eps"), "lacks: norm_eps"),

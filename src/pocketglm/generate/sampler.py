@@ -4,7 +4,8 @@ Enters: float32 logits [vocab] and the tokens so far. Leaves: a token id. The or
 that of the transformers library: logit bias, repetition penalty, presence and frequency penalties,
 temperature, top-k, top-p, min-p. Draws come from NumPy's PCG64: one uniform number a token, turned
 into a token by the inverse of the cumulative distribution in the order of token ids, so that a seed
-gives the same tokens wherever the logits are the same.
+gives the same tokens wherever the logits are the same. The native engine's sampler does the same in
+C++ without copying the logits, and is used where it was built; the NumPy code here is its reference.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketglm.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    from pocketglm.engine.native import _engine
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -25,6 +29,8 @@ Int64 = NDArray[np.int64]
 
 TOP_P_FIRST_GUESS = 256
 """How many of the most probable tokens top-p looks at first; most distributions need fewer."""
+
+_NO_MAXIMUM = "verify the package with `pocketglm verify`; if it is sound, the engine has a bug"
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class SamplingSettings:
 class Sampler:
     """Chooses tokens for one sequence; remembers what the penalties need.
 
-    `banned` ids (the end tokens, under `ignore_eos`) are never chosen.
+    `banned` ids (the end tokens, under `ignore_eos`) are never chosen. `native` False: NumPy alone.
     """
 
     def __init__(
@@ -108,6 +114,7 @@ class Sampler:
         vocab_size: int,
         prompt: Iterable[int] = (),
         banned: Iterable[int] = (),
+        native: bool = True,
     ) -> None:
         self.settings = settings
         self._vocab_size = vocab_size
@@ -118,22 +125,54 @@ class Sampler:
         self._bias_ids = self._ids(settings.logit_bias)
         self._bias = np.array(list(settings.logit_bias.values()), np.float32)
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
+        self._native = self._make_native() if native else None
 
     def next(self, logits: Float32) -> int:
         """Choose a token from `logits` [vocab] and count it. Raises `EngineError` for NaN logits."""
-        scores = self.penalized(logits)
-        largest = scores.max()  # NaN where any score is
-        if not np.isfinite(largest):
-            raise EngineError(
-                f"the model's logits have no finite maximum: it is {largest}",
-                hint="verify the package with `pocketglm verify`; if it is sound, the engine has a bug",
-            )
-        token = int(np.argmax(scores)) if self.settings.greedy else self._draw(scores)
-        self.accept(token)
+        token = self._choose(logits) if self._native is None else self._choose_natively(self._native, logits)
+        self._count(token)
         return token
 
     def accept(self, token: int) -> None:
-        """Count a token of the answer, chosen here or elsewhere."""
+        """Count a token of the answer that was chosen elsewhere."""
+        if self._native is not None:
+            self._native.accept(token)
+        self._count(token)
+
+    def _choose(self, logits: Float32) -> int:
+        scores = self.penalized(logits)
+        largest = scores.max()  # NaN where any score is
+        if not np.isfinite(largest):
+            raise EngineError(f"the model's logits have no finite maximum: it is {largest}", hint=_NO_MAXIMUM)
+        return int(np.argmax(scores)) if self.settings.greedy else self._draw(scores)
+
+    def _choose_natively(self, native: _engine.Sampler, logits: Float32) -> int:
+        uniform = 0.0 if self.settings.greedy else self._random.random()
+        try:
+            return native.next(np.ascontiguousarray(logits, np.float32), uniform)
+        except RuntimeError as error:
+            raise EngineError(str(error), hint=_NO_MAXIMUM) from None
+
+    def _make_native(self) -> _engine.Sampler | None:
+        """The C++ sampler in this one's state, or None where the native engine was not built."""
+        try:
+            from pocketglm.engine.native import _engine
+        except ImportError:
+            return None
+        settings = self.settings
+        native = _engine.Sampler(
+            settings.temperature,
+            min(settings.top_k, self._vocab_size),
+            *(settings.top_p, settings.min_p),
+            *(settings.repetition_penalty, settings.presence_penalty, settings.frequency_penalty),
+            self._vocab_size,
+        )
+        native.see(np.flatnonzero(self._seen).astype(np.int32))
+        native.ban(self._banned.astype(np.int32))
+        native.bias(self._bias_ids.astype(np.int32), self._bias)
+        return native
+
+    def _count(self, token: int) -> None:
         self._seen[token] = True
         self._generated[token] = self._generated.get(token, 0) + 1
 
@@ -170,14 +209,14 @@ class Sampler:
     def _filter(self, scores: Float32) -> tuple[Int64, Float64]:
         """Temperature, top-k, top-p, min-p. Sorts no more than it must."""
         settings = self.settings
-        scaled = scores.astype(np.float64)
-        scaled /= settings.temperature
-        ids = np.arange(len(scaled))
-        if 0 < settings.top_k < len(scaled):
-            least = np.partition(scaled, -settings.top_k)[-settings.top_k]
-            ids = np.flatnonzero(scaled >= least)  # ties at the edge stay, as in transformers
-            scaled = scaled[ids]
-        weights = np.exp(scaled - scaled.max())
+        ids = np.arange(len(scores))
+        largest = float(scores.max())
+        if 0 < settings.top_k < len(scores):
+            least = np.partition(scores, -settings.top_k)[-settings.top_k]
+            ids = np.flatnonzero(scores >= least)  # ties at the edge stay, as in transformers
+            scores = scores[ids]
+        # Divided after the subtraction, so that no temperature, however low, makes an infinity
+        weights = np.exp((scores.astype(np.float64) - largest) / settings.temperature)
         if settings.top_p < 1:
             kept = top_p_mask(weights / weights.sum(), settings.top_p)
             ids, weights = ids[kept], weights[kept]
@@ -197,18 +236,20 @@ class Sampler:
 def top_p_mask(probabilities: Float64, top_p: float) -> Int64:
     """Indices, ascending, of the smallest set of most probable entries whose sum reaches `top_p`.
 
-    An entry stays where the entries above it sum to less than `top_p`; the largest always stays.
-    Sorts only the top of the distribution, growing the part until it reaches `top_p`.
+    An entry stays where the entries above it sum to less than `top_p`; the largest always stays, and
+    of equal ones the first. Sorts only the top of the distribution, growing the part until it reaches
+    `top_p`.
     """
-    size = min(TOP_P_FIRST_GUESS, len(probabilities))
+    size, count = TOP_P_FIRST_GUESS, len(probabilities)
     while True:
-        top = np.argpartition(probabilities, -size)[-size:] if size < len(probabilities) else np.arange(size)
+        least = np.partition(probabilities, -size)[-size] if size < count else 0.0
+        top = np.flatnonzero(probabilities >= least)
         top = top[np.argsort(-probabilities[top], kind="stable")]
         above = np.cumsum(probabilities[top]) - probabilities[top]
         kept = int(np.searchsorted(above, top_p, side="left"))
-        if kept < size or size == len(probabilities):
+        if kept < len(top) or len(top) == count:
             return np.sort(top[: max(1, kept)])
-        size = min(size * 8, len(probabilities))
+        size *= 8
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:

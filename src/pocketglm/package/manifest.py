@@ -200,9 +200,10 @@ def _parse(text: str, where: object) -> Mapping[str, Any]:
         raise PackageError(f"not valid JSON ({error})", where=where, hint=_HINT) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise PackageError(f'not a PocketGLM manifest (no "format": "{FORMAT}")', where=where, hint=_HINT)
-    if data.get("version") != VERSION:
+    version = data.get("version")
+    if type(version) is not int or version != VERSION:  # true and 1.0 equal 1
         raise PackageError(
-            f"format version is {data.get('version')!r}, this program reads version {VERSION}",
+            f"format version is {version!r}, this program reads version {VERSION}",
             where=where,
             hint="upgrade PocketGLM, or convert the checkpoint again with this version",
         )
