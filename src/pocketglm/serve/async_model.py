@@ -26,6 +26,7 @@ from pocketglm.serve.jobs import AnswerJob, EmbeddingJob, Job
 from pocketglm.serve.scheduler import Load, Scheduler
 from pocketglm.serve.settings import BatchSettings
 
+
 class Outcome:
     """What a job puts out, as it comes, in the event loop that asked for it."""
 

@@ -6,6 +6,7 @@ Enters: anything that was raised while a request was served. Leaves: a status an
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ TYPES = {
     429: "rate_limit_error",
 }
 """Of errors below 500; the others are `invalid_request_error`."""
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_UNION = re.compile(r"(str|int|float|bool|list|dict|literal|constrained-\w+|json_schema|[A-Z]\w+)\Z|.*[\[(]")
 
 
 class ApiError(Exception):
@@ -54,7 +58,9 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, headers=self.headers)
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
     """The JSON of an error."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
@@ -107,14 +113,25 @@ def add_error_handlers(app: FastAPI) -> None:
 def _validation_error(problems: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first problem that pydantic found, with the parameter's name."""
     problem = problems[0]
-    place = [str(part) for part in problem["loc"] if part not in ("body", "query")]
     if problem["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {problem.get('ctx', {}).get('error', '')}")
-    name = ".".join(place)
+    name = problem.get("ctx", {}).get("name") or parameter_name(problem["loc"])
     if problem["type"] == "extra_forbidden":
         return ApiError(400, f"unknown parameter: {name}", param=name, code="unknown_parameter")
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return ApiError(400, f"{name}: {message}" if name else message, param=name or None)
+    message = str(problem["msg"])
+    code = "unsupported" if problem["type"] == "unsupported" else None
+    shown = message if not name or message.startswith(name) else f"{name}: {message}"
+    return ApiError(400, shown, param=name or None, code=code)
+
+
+def parameter_name(place: Sequence[str | int]) -> str:
+    """`messages.0.content` from pydantic's path, in which the kinds of a union stand too."""
+    names = [str(part) for part in place if part not in ("body", "query", "path")]
+    return ".".join(
+        name
+        for before, name in zip(["", *names], names, strict=False)
+        if not (_UNION.match(name) or (before.isdecimal() and name in ROLES))
+    )
 
 
 def _with_hint(error: PocketGLMError) -> str:

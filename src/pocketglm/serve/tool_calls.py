@@ -65,7 +65,9 @@ class ToolFormat:
             "additionalProperties": False,
         }
         # Definitions are found from the schema's root, which the wrapping moves
-        definitions = {key: tool.parameters[key] for key in ("$defs", "definitions") if key in tool.parameters}
+        definitions = {
+            key: tool.parameters[key] for key in ("$defs", "definitions") if key in tool.parameters
+        }
         parts = [before if self.before else "", f"%json {_compact({**schema, **definitions})}"]
         return " ".join([*filter(None, parts), *([after] if self.after else [])])
 
