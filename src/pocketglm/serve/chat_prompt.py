@@ -31,7 +31,9 @@ def encode_chat(model: Model, request: ChatRequest, tools: Sequence[ToolDefiniti
     With a sliding window the oldest turns are dropped until it fits; a system message stays.
     """
     messages = [template_message(message) for message in request.messages]
-    variables: dict[str, Any] = {"tools": [tool.model_dump(exclude_none=True) for tool in tools]} if tools else {}
+    variables: dict[str, Any] = (
+        {"tools": [tool.model_dump(exclude_none=True) for tool in tools]} if tools else {}
+    )
     prompt = model.template.encode(messages, **variables)
     if request.context_overflow != "sliding_window":
         return tuple(prompt)
