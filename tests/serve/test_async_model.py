@@ -32,15 +32,15 @@ def prompt(seed: int, length: int, model: Model) -> tuple[int, ...]:
 
 
 def greedy(tokens: tuple[int, ...], most: int | None, **more: Any) -> AnswerRequest:
-    return AnswerRequest(
-        tokens, SamplingSettings(max_new_tokens=most, ignore_eos=True), **more
-    )
+    return AnswerRequest(tokens, SamplingSettings(max_new_tokens=most, ignore_eos=True), **more)
 
 
 def alone(model: Model, request: AnswerRequest) -> tuple[int, ...]:
     settings = request.settings
     return tuple(
-        model.generate(request.prompt, settings.max_new_tokens, ignore_eos=True, logit_bias=settings.logit_bias)
+        model.generate(
+            request.prompt, settings.max_new_tokens, ignore_eos=True, logit_bias=settings.logit_bias
+        )
     )
 
 
