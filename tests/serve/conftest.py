@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from generate.tiny_models import CAUSAL, END, PREFIXED, write_tiny
+from generate.tiny_models import CAUSAL, END, PREFIXED, TEMPLATE, write_tiny
 from pocketglm.convert import ConvertSettings, convert
 from pocketglm.quantize.formats import WeightFormat
 from pocketglm.quantize.settings import QuantizeSettings, head_format
@@ -31,7 +31,8 @@ def causal_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prefixed_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ChatGLM-6B-like model: two-dimensional positions and a bidirectional context."""
-    return write_tiny(tmp_path_factory.mktemp("serve") / "prefixed", PREFIXED, generation=ENDS)
+    path = tmp_path_factory.mktemp("serve") / "prefixed"
+    return write_tiny(path, PREFIXED, generation=ENDS, template=f"{TEMPLATE}[gMASK]<sop>")
 
 
 @pytest.fixture(scope="module")
