@@ -2,7 +2,7 @@
 
 Enters: jobs, from any thread. Leaves: what they put out, handed to `deliver` after every step. A step is
 one pass over the weights: the next token of every running answer, and beside them a piece of a prompt
-that is new (docs/decisions/0015-batching.md).
+that is new (docs/decisions/0017-continuous-batching.md).
 """
 
 from __future__ import annotations
