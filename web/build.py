@@ -1,4 +1,4 @@
-"""Builds the page: sources in, a folder of static files out. CMake runs it; only the standard library is used.
+"""Builds the page: sources in, a folder of static files out. CMake runs it; needs only the standard library.
 
     python build.py SOURCE WORK OUTPUT
 

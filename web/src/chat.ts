@@ -6,7 +6,7 @@ import { t } from './i18n';
 import { create, keep } from './library';
 import { samplingOf } from './settings';
 import {
-  announcement,
+  announce,
   conversations,
   current,
   dialog,
@@ -29,6 +29,10 @@ export class Chat {
   private keyGiven = false;
 
   constructor(private readonly transport: Transport) {}
+
+  get remoteHost(): string | undefined {
+    return this.transport.remoteHost;
+  }
 
   /** Sends a message at the end of the open conversation. */
   async send(text: string): Promise<void> {
@@ -155,7 +159,7 @@ class AnswerInProgress {
 
   async begin(): Promise<void> {
     live.value = { conversationId: this.conversation.id, messageId: this.message.id, tokens: 0, rate: 0 };
-    announcement.value = t('answering');
+    announce(t('answering'));
     if (current.value?.id === this.conversation.id) current.value = this.conversation;
     this.show();
     await keep(this.conversation, this.asked);
@@ -181,8 +185,8 @@ class AnswerInProgress {
     batch(() => {
       this.show();
       live.value = undefined;
-      announcement.value = error ?? t('answered');
     });
+    announce(error ?? t('answered'));
     await this.save();
   }
 

@@ -33,7 +33,7 @@ export const dialog = signal<Dialog | undefined>(undefined);
 export const listOpen = signal(false); // the list as a drawer, on narrow screens
 export const editing = signal<string | undefined>(undefined); // id of the message being edited
 export const toasts = signal<Toast[]>([]);
-export const announcement = signal('');
+export const announcements = signal<{ id: number; text: string }[]>([]);
 export const storageWorks = signal(true);
 
 /** Settings of the open conversation, or those that a new one starts with. */
@@ -46,6 +46,15 @@ export const contextUsed = computed(() => {
   const writing = live.value?.conversationId === current.value?.id ? (live.value?.tokens ?? 0) : 0;
   return known + writing;
 });
+
+let nextAnnouncement = 0;
+const KEPT_ANNOUNCEMENTS = 20;
+
+/** Has a screen reader say this after what it says now. */
+export function announce(text: string): void {
+  const kept = announcements.value.slice(1 - KEPT_ANNOUNCEMENTS);
+  announcements.value = [...kept, { id: nextAnnouncement++, text }];
+}
 
 let nextToast = 0;
 const TOAST_MILLISECONDS = 8000;

@@ -62,6 +62,8 @@ export interface Status {
 }
 
 export interface Transport {
+  /** Where the model runs, if not on the reader's own machine. */
+  readonly remoteHost: string | undefined;
   /** Streams one answer. Aborting the signal stops the model and ends the iteration. */
   chat(request: ChatRequest, signal: AbortSignal): AsyncIterable<ChatEvent>;
   status(): Promise<Status>;
@@ -84,12 +86,17 @@ export class TransportError extends Error {
 }
 
 const KEY = 'pocketglm.key';
+const LOCAL = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 export class HttpTransport implements Transport {
   private key = sessionStorage.getItem(KEY) ?? '';
   private model = '';
 
-  constructor(private readonly base = new URL('.', document.baseURI)) {}
+  readonly remoteHost: string | undefined;
+
+  constructor(private readonly base = new URL('.', document.baseURI)) {
+    this.remoteHost = LOCAL.test(base.hostname) ? undefined : base.host;
+  }
 
   setKey(key: string): void {
     this.key = key;

@@ -2,7 +2,7 @@ import { useEffect } from 'preact/hooks';
 import type { Chat } from '../chat';
 import { t } from '../i18n';
 import { startNew } from '../library';
-import { announcement, dialog, live, storageWorks } from '../state';
+import { announcements, dialog, live, storageWorks } from '../state';
 import { Composer } from './Composer';
 import { Header } from './Header';
 import { KeyDialog } from './KeyDialog';
@@ -38,8 +38,10 @@ export function App({ chat }: { chat: Chat }) {
         </main>
       </div>
       <Toasts />
-      <div class="hidden" role="status" aria-live="polite">
-        {announcement.value}
+      <div class="hidden" role="log" aria-live="polite" aria-label={t('announcements')}>
+        {announcements.value.map(({ id, text }) => (
+          <p key={id}>{text}</p>
+        ))}
       </div>
       {dialog.value === 'settings' && <SettingsDialog />}
       {dialog.value === 'model' && <ModelDialog />}

@@ -9,7 +9,7 @@ const MAX_HEIGHT = 240; // pixels; longer messages scroll
 export function Composer({ chat }: { chat: Chat }) {
   const field = useRef<HTMLTextAreaElement>(null);
   const [empty, setEmpty] = useState(true);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: opening a conversation puts the cursor here
+  // Opening a conversation puts the cursor here; not on a touch screen, where it would raise the keyboard.
   useEffect(() => {
     if (matchMedia('(hover: hover)').matches) field.current?.focus();
   }, [current.value?.id]);

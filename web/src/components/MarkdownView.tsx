@@ -1,7 +1,7 @@
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import { t } from '../i18n';
 import { IncrementalMarkdown } from '../markdown/incremental';
-import { announcement } from '../state';
+import { announce } from '../state';
 import { copyText } from './copying';
 
 const ANNOUNCED = 1500; // characters of a block that are read aloud
@@ -22,8 +22,8 @@ export function MarkdownView({ text, done }: { text: string; done: boolean }) {
   return <div class="markdown" ref={container} />;
 }
 
-function finishBlock(block: HTMLElement, announce: boolean): void {
-  if (announce) announcement.value = (block.textContent ?? '').slice(0, ANNOUNCED);
+function finishBlock(block: HTMLElement, aloud: boolean): void {
+  if (aloud) announce((block.textContent ?? '').slice(0, ANNOUNCED));
   for (const code of block.querySelectorAll<HTMLElement>('.code')) addCopyButton(code);
 }
 

@@ -94,7 +94,9 @@ function SearchField({ words, onWords }: { words: string; onWords: (words: strin
   useEffect(() => {
     const focus = () => {
       listOpen.value = matchMedia('(max-width: 760px)').matches;
-      requestAnimationFrame(() => field.current?.focus());
+      field.current?.focus();
+      // The drawer of a narrow screen can take the focus only once it is shown.
+      if (listOpen.value) requestAnimationFrame(() => field.current?.focus());
     };
     document.addEventListener('pocketglm-search', focus);
     return () => document.removeEventListener('pocketglm-search', focus);

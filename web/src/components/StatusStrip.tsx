@@ -19,7 +19,7 @@ export function StatusStrip() {
       <Speed />
       {known.memory.rss > 0 && (
         <span class="strip-item" title={t('memoryResident')}>
-          {t('memory')} {formatBytes(known.memory.rss)}
+          <span class="only-wide">{t('memory')}</span> {formatBytes(known.memory.rss)}
         </span>
       )}
       <button

@@ -54,7 +54,6 @@ function useStickyEnd(
     sticks.current = true;
     frame.current?.scrollTo({ top: frame.current.scrollHeight });
   };
-  // biome-ignore lint/correctness/useExhaustiveDependencies: another conversation starts at its end
   useEffect(toEnd, [key]);
   useEffect(() => {
     const element = frame.current;
@@ -80,10 +79,13 @@ const SUGGESTIONS: TextKey[] = ['suggestion1', 'suggestion2', 'suggestion3'];
 
 function EmptyThread({ chat }: { chat: Chat }) {
   const plain = status.value !== undefined && !status.value.template;
+  const host = chat.remoteHost;
   return (
     <div class="empty">
       <h2>{t('emptyTitle')}</h2>
-      <p class="quiet">{t(plain ? 'notTuned' : 'emptyText')}</p>
+      <p class="quiet">
+        {plain ? t('notTuned') : host === undefined ? t('emptyText') : t('emptyRemote', { host })}
+      </p>
       <ul class="suggestions">
         {SUGGESTIONS.map((key) => (
           <li key={key}>

@@ -1,5 +1,5 @@
 import { t } from '../i18n';
-import { announcement, toast } from '../state';
+import { announce, toast } from '../state';
 
 /** Puts a text on the clipboard and says so; whether it worked. */
 export async function copyText(text: string): Promise<boolean> {
@@ -12,7 +12,7 @@ export async function copyText(text: string): Promise<boolean> {
       return false;
     }
   }
-  announcement.value = t('copied');
+  announce(t('copied'));
   return true;
 }
 
