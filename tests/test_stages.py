@@ -18,11 +18,12 @@ STAGES = (
     "plan",
     "engine",
     "generate",
+    "serve",
     "convert",
     "export",
     "cli",
 )
-RUNNING = {"package", "plan", "engine", "generate"}
+RUNNING = {"package", "plan", "engine", "generate", "serve"}
 CONVERTING = {"checkpoint", "convert", "export"}
 OWN_LIBRARY = {("engine", "mnn"): "MNN"}
 """An engine may import the library it is made of."""

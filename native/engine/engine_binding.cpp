@@ -115,8 +115,9 @@ struct Files {
     std::vector<pglm_file> files;
 };
 
-pglm_options options_of(int threads, int kv_type, const std::optional<std::string>& isa, uint64_t memory) {
-    return {threads, kv_type, isa ? isa->c_str() : nullptr, memory};
+pglm_options options_of(int threads, int kv_type, const std::optional<std::string>& isa, uint64_t memory,
+                        uint64_t reserve) {
+    return {threads, kv_type, isa ? isa->c_str() : nullptr, memory, reserve};
 }
 
 nb::dict usage_dict(const pglm_usage& usage) {
@@ -132,10 +133,10 @@ nb::dict usage_dict(const pglm_usage& usage) {
 class Stage {
   public:
     Stage(const nb::dict& fields, const std::vector<File>& blocks, int threads, int kv_type,
-          const std::optional<std::string>& isa, uint64_t memory)
+          const std::optional<std::string>& isa, uint64_t memory, uint64_t reserve)
         : settings_(fields), blocks_(blocks.size()) {
         const Files files(blocks);
-        const pglm_options options = options_of(threads, kv_type, isa, memory);
+        const pglm_options options = options_of(threads, kv_type, isa, memory, reserve);
         pglm_stage* stage = nullptr;
         const int32_t count = static_cast<int32_t>(files.files.size());
         check(pglm_stage_load(&settings_.spec, files.files.data(), count, &options, &stage));
@@ -214,10 +215,10 @@ class Stage {
 class Head {
   public:
     Head(const nb::dict& fields, const File& file, int threads, const std::optional<std::string>& isa,
-         uint64_t memory)
+         uint64_t memory, uint64_t reserve)
         : settings_(fields) {
         const Files files(std::vector<File>{file});
-        const pglm_options options = options_of(threads, PGLM_KV_FLOAT32, isa, memory);
+        const pglm_options options = options_of(threads, PGLM_KV_FLOAT32, isa, memory, reserve);
         pglm_head* head = nullptr;
         check(pglm_head_load(&settings_.spec, files.files.data(), &options, &head));
         head_.reset(head);
@@ -259,9 +260,9 @@ std::vector<std::string> isa_names() {
 NB_MODULE(_engine, module) {
     nb::class_<Stage>(module, "Stage")
         .def(nb::init<const nb::dict&, const std::vector<File>&, int, int, const std::optional<std::string>&,
-                      uint64_t>(),
+                      uint64_t, uint64_t>(),
              nb::arg("spec"), nb::arg("blocks"), nb::arg("threads"), nb::arg("kv_type"),
-             nb::arg("isa").none(), nb::arg("memory"))
+             nb::arg("isa").none(), nb::arg("memory"), nb::arg("reserve") = 0)
         .def("open", &Stage::open)
         .def("close", &Stage::close)
         .def("length", &Stage::length)
@@ -274,8 +275,10 @@ NB_MODULE(_engine, module) {
              nb::arg("output").noconvert())
         .def("usage", &Stage::usage);
     nb::class_<Head>(module, "Head")
-        .def(nb::init<const nb::dict&, const File&, int, const std::optional<std::string>&, uint64_t>(),
-             nb::arg("spec"), nb::arg("file"), nb::arg("threads"), nb::arg("isa").none(), nb::arg("memory"))
+        .def(nb::init<const nb::dict&, const File&, int, const std::optional<std::string>&, uint64_t,
+                      uint64_t>(),
+             nb::arg("spec"), nb::arg("file"), nb::arg("threads"), nb::arg("isa").none(), nb::arg("memory"),
+             nb::arg("reserve") = 0)
         .def("logits", &Head::logits, nb::arg("hidden"), nb::arg("output").noconvert())
         .def("usage", &Head::usage);
     module.def("isa_names", &isa_names);

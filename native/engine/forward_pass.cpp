@@ -35,7 +35,7 @@ ForwardPass::ForwardPass(const PassSettings& settings, std::vector<PassSegment> 
 
 void ForwardPass::plan_items(int threads) {
     const int rows_together = std::max(1, QUERIES_TOGETHER / spec_.group());
-    int most_pages = 0;
+    int most_pages = 0, least_items = 0;
     for (int s = 0; s < static_cast<int>(segments_.size()); ++s) {
         const PassSegment& segment = segments_[s];
         const int end = segment.start + segment.count;
@@ -48,17 +48,20 @@ void ForwardPass::plan_items(int threads) {
                 first += count;
             }
         }
-        // The last rows see the most columns: begun first, they do not keep the others waiting.
-        for (int last = segment.count; last > 0; last -= std::min(last, rows_together)) {
-            const int count = std::min(last, rows_together);
+        least_items += (segment.count + rows_together - 1) / rows_together * spec_.num_kv_heads;
+        // The last rows see the most columns: begun first, they do not keep the others waiting. All rows of
+        // an item end in one page, so that a row is attended alike whatever rows are beside it.
+        for (int last = segment.count, count = 0; last > 0; last -= count) {
+            const int page_rows = (segment.start + last - 1) % KvLayout::PAGE + 1;
+            count = std::min({last, rows_together, page_rows});
             for (int head = 0; head < spec_.num_kv_heads; ++head)
                 attends_.push_back({s, last - count, count, head});
         }
     }
     const int wanted = ITEMS_PER_THREAD * threads;
-    const int items = static_cast<int>(attends_.size());
-    if (threads > 1 && items < wanted) {
-        parts_ = std::max(1, std::min((wanted + items - 1) / items, most_pages / PAGES_TO_DIVIDE));
+    if (threads > 1 && least_items < wanted) {
+        parts_wanted_ = (wanted + least_items - 1) / least_items;
+        parts_ = std::max(1, std::min(parts_wanted_, most_pages / PAGES_TO_DIVIDE));
     }
 }
 
@@ -215,9 +218,11 @@ void ForwardPass::attend(Member& member, int block) {
             AttentionTask task = attention_task(attends_[i / parts_], block);
             task.scratch = static_cast<float*>(scratch(member));
             if (parts_ > 1) {
-                const int part = i % parts_, begin = task.first_page, pages = task.last_page - begin;
-                task.first_page = begin + pages * part / parts_;
-                task.last_page = begin + pages * (part + 1) / parts_;
+                const int part = i % parts_, parts = parts_of(task);
+                const int begin = task.first_page, pages = task.last_page - begin;
+                if (part >= parts) continue;
+                task.first_page = begin + pages * part / parts;
+                task.last_page = begin + pages * (part + 1) / parts;
                 task.partial = partials_ + partial_floats_ * i;
             }
             math_.attend(task);
@@ -228,10 +233,16 @@ void ForwardPass::attend(Member& member, int block) {
     member.share(items, 1, [&](int first, int last) {
         for (int i = first; i < last; ++i) {
             const AttentionTask task = attention_task(attends_[i], block);
-            math_.merge_attention(task, partials_ + partial_floats_ * i * parts_, partial_floats_, parts_);
+            math_.merge_attention(task, partials_ + partial_floats_ * i * parts_, partial_floats_,
+                                  parts_of(task));
         }
     });
     member.barrier();
+}
+
+// How many parts an item is divided into: by what it sees itself, not by the longest of the batch.
+int ForwardPass::parts_of(const AttentionTask& task) const {
+    return std::max(1, std::min(parts_wanted_, (task.last_page - task.first_page) / PAGES_TO_DIVIDE));
 }
 
 AttentionTask ForwardPass::attention_task(const AttendItem& item, int block) const {

@@ -70,6 +70,7 @@ class ForwardPass {
     void multiply(Member& member, const LinearView& linear, int rows, float* out, std::size_t stride) const;
 
     void store_item(const StoreItem& item, int block, const WeightViews& weights) const;
+    int parts_of(const AttentionTask& task) const;
     AttentionTask attention_task(const AttendItem& item, int block) const;
     void norm_row(const NormView& view, const float* x, float* out) const;
     void norm_and_keep(const NormView& view, float* hidden, float* normed) const;
@@ -92,7 +93,8 @@ class ForwardPass {
     std::vector<StoreItem> stores_;
     std::vector<AttendItem> attends_;
     int rows_;
-    int parts_ = 1;  // of every attention item: long contexts are divided where items are few
+    int parts_ = 1;         // of an attention item at most: long contexts are divided where items are few
+    int parts_wanted_ = 1;  // what the threads would like
 
     float* hidden_ = nullptr;
     const std::int32_t* positions_ = nullptr;

@@ -36,7 +36,7 @@ Head::Head(const pglm_spec& spec, const pglm_file& file, const pglm_options& opt
     : spec_(spec),
       machine_(options),
       account_(options.memory_bytes),
-      weights_(head_file(spec_, file), account_) {}
+      weights_(head_file(spec_, file), account_, options.reserve_bytes) {}
 
 void Head::logits(const float* hidden, int rows, float* out) {
     require(rows >= 0, "the number of rows is negative");

@@ -35,16 +35,17 @@ class MemoryAccount {
     std::uint64_t used_ = 0;
 };
 
-// Zeroed bytes on a cache-line boundary, counted in an account.
+// Zeroed bytes on a cache-line boundary or a wider one, counted in an account.
 class Buffer {
   public:
     static constexpr std::size_t ALIGNMENT = 64;
 
     Buffer() = default;
-    Buffer(MemoryAccount& account, std::size_t bytes, const char* what) : account_(&account), bytes_(bytes) {
+    Buffer(MemoryAccount& account, std::size_t bytes, const char* what, std::size_t alignment = ALIGNMENT)
+        : account_(&account), bytes_(bytes), alignment_(alignment) {
         account.take(bytes, what);
         // calloc's large blocks come zeroed from the system, untouched until used.
-        raw_.reset(std::calloc(1, bytes + ALIGNMENT));
+        raw_.reset(std::calloc(1, bytes + alignment));
         if (!raw_) {
             account.give_back(bytes);
             throw Failure(PGLM_MEMORY, "out of memory for " + std::to_string(bytes) + " bytes of " + what);
@@ -62,7 +63,7 @@ class Buffer {
 
     std::uint8_t* data() const {
         const auto address = reinterpret_cast<std::uintptr_t>(raw_.get());
-        return reinterpret_cast<std::uint8_t*>((address + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+        return reinterpret_cast<std::uint8_t*>((address + alignment_ - 1) / alignment_ * alignment_);
     }
     std::size_t size() const { return raw_ ? bytes_ : 0; }
 
@@ -73,11 +74,13 @@ class Buffer {
     void swap(Buffer& other) noexcept {
         std::swap(account_, other.account_);
         std::swap(bytes_, other.bytes_);
+        std::swap(alignment_, other.alignment_);
         std::swap(raw_, other.raw_);
     }
 
     MemoryAccount* account_ = nullptr;
     std::size_t bytes_ = 0;
+    std::size_t alignment_ = ALIGNMENT;
     std::unique_ptr<void, Free> raw_;
 };
 

@@ -70,14 +70,15 @@ struct ChannelWeights {
     }
 };
 
+// In the order of `add_to_rows`, so that a row's result does not depend on the rows beside it.
 void add_to_one_row(const LinearView& linear, const OutlierRow& row, int first, int last, float* out) {
     Place places[OutlierRow::MOST];
     for (int i = 0; i < row.count; ++i) places[i] = Place::of(linear, row.channels[i]);
     ChannelWeights weights(linear, first);
     for (int channel = first; channel < last; ++channel, weights.next()) {
-        float added = 0;
-        for (int i = 0; i < row.count; ++i) added += row.values[i] * weights.at(places[i]);
-        out[channel] += added;
+        float sum = out[channel];
+        for (int i = 0; i < row.count; ++i) sum += row.values[i] * weights.at(places[i]);
+        out[channel] = sum;
     }
 }
 

@@ -94,6 +94,8 @@ typedef struct {
     int32_t kv_type;       /* PGLM_KV_FLOAT32 ... */
     const char* isa;       /* name of the kernels to use; null: POCKETGLM_ISA, or the best */
     uint64_t memory_bytes; /* the most that weights, caches and buffers may take together; 0: no limit */
+    /* What of memory_bytes is not for weights; 0: a quarter. Blocks beyond the rest are read at each pass. */
+    uint64_t reserve_bytes;
 } pglm_options;
 
 typedef struct {

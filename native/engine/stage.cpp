@@ -49,7 +49,7 @@ Stage::Stage(const pglm_spec& spec, const pglm_file* files, std::int32_t count, 
       machine_(options),
       account_(options.memory_bytes),
       layout_{checked_kv_type(options.kv_type), count, spec_.num_kv_heads, spec_.head_dim},
-      weights_(block_files(spec_, files, count), account_) {}
+      weights_(block_files(spec_, files, count), account_, options.reserve_bytes) {}
 
 void Stage::open(std::int64_t sequence) {
     require(caches_.count(sequence) == 0, "sequence " + std::to_string(sequence) + " is open already");

@@ -1,5 +1,6 @@
 #include "weight_store.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -13,21 +14,62 @@ namespace pocketglm {
 
 namespace {
 
-// Of the memory allowed, weights may take three quarters; the rest is for KV caches and activations.
-constexpr std::uint64_t weights_share(std::uint64_t limit) { return limit / 4 * 3; }
+// What weights may take of the memory allowed.
+std::uint64_t weights_share(std::uint64_t limit, std::uint64_t reserve) {
+    if (reserve == 0) return limit / 4 * 3;
+    return limit > reserve ? limit - reserve : 0;
+}
+
+// Reads past the page cache need places in file and memory, and sizes, in whole blocks of the disk.
+constexpr std::uint64_t DIRECT_ALIGNMENT = 4096;
+
+std::uint64_t whole_blocks(std::uint64_t size) {
+    return (size + DIRECT_ALIGNMENT - 1) / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
+}
+
+// Reads go past the page cache from now on, or not. False where the system or the file system cannot.
+bool set_direct(int descriptor, bool direct) {
+#if defined(O_DIRECT)
+    const int flags = ::fcntl(descriptor, F_GETFL);
+    if (flags < 0) return false;
+    return ::fcntl(descriptor, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+#elif defined(F_NOCACHE)
+    return ::fcntl(descriptor, F_NOCACHE, direct ? 1 : 0) != -1;
+#else
+    (void)descriptor;
+    return !direct;
+#endif
+}
+
+bool is_direct(int descriptor) {
+#if defined(O_DIRECT)
+    return (::fcntl(descriptor, F_GETFL) & O_DIRECT) != 0;
+#else
+    return false;
+#endif
+}
+
+// Where reads went through the page cache all the same: the pages may go.
+void drop_cached(int descriptor, std::uint64_t at, std::uint64_t count) {
+#if defined(POSIX_FADV_DONTNEED)
+    (void)::posix_fadvise(descriptor, static_cast<off_t>(at), static_cast<off_t>(count), POSIX_FADV_DONTNEED);
+#else
+    (void)descriptor, (void)at, (void)count;
+#endif
+}
 
 constexpr std::size_t READ_AT_ONCE = 8 << 20;  // so that closing a model does not wait for a whole block
 
 }  // namespace
 
-WeightStore::WeightStore(std::vector<WeightFile> files, MemoryAccount& account)
+WeightStore::WeightStore(std::vector<WeightFile> files, MemoryAccount& account, std::uint64_t reserve)
     : account_(account), files_(std::move(files)) {
     std::uint64_t total = 0, largest = 0;
     for (const WeightFile& file : files_) {
         total += file.size();
-        largest = std::max(largest, file.size());
+        largest = std::max(largest, whole_blocks(file.size()));
     }
-    const int mapped = plan_mapped(total, largest);
+    const int mapped = plan_mapped(total, largest, reserve);
     for (int block = 0; block < mapped; ++block) {
         maps_.emplace_back(files_[block].path(), files_[block].size());
         for (auto& views : views_) views.push_back(files_[block].views(maps_.back().data()));
@@ -53,13 +95,14 @@ WeightStore::~WeightStore() {
 }
 
 // How many blocks are mapped: all, or what the buffers for the others leave room for.
-int WeightStore::plan_mapped(std::uint64_t total, std::uint64_t largest) const {
-    const std::uint64_t limit = account_.limit(), share = weights_share(limit);
+int WeightStore::plan_mapped(std::uint64_t total, std::uint64_t largest, std::uint64_t reserve) const {
+    const std::uint64_t limit = account_.limit(), share = weights_share(limit, reserve);
     if (limit == 0 || total <= share) return count();
     if (share < BUFFERS * largest) {
         throw Failure(PGLM_MEMORY, "the memory limit of " + std::to_string(limit) +
                                        " bytes is too small: two blocks are held at a time, which takes " +
-                                       std::to_string(BUFFERS * largest / 3 * 4 + 4) + " bytes or more");
+                                       std::to_string(BUFFERS * largest) + " bytes, and " +
+                                       std::to_string(limit - share) + " are kept for other things");
     }
     std::uint64_t used = BUFFERS * largest;
     int mapped = 0;
@@ -68,13 +111,14 @@ int WeightStore::plan_mapped(std::uint64_t total, std::uint64_t largest) const {
 }
 
 void WeightStore::start_reading(std::uint64_t largest) {
-    for (Buffer& buffer : buffers_) buffer = Buffer(account_, largest, "weights");
+    for (Buffer& buffer : buffers_) buffer = Buffer(account_, largest, "weights", DIRECT_ALIGNMENT);
     for (int block = mapped_count(); block < count(); ++block) {
         for (int i = 0; i < BUFFERS; ++i) views_[i].push_back(files_[block].views(buffers_[i].data()));
     }
     try {
         for (int block = mapped_count(); block < count(); ++block) {
             descriptors_.push_back(open_weight_file(files_[block].path(), files_[block].size()));
+            (void)set_direct(descriptors_.back(), true);
         }
         reader_ = std::thread([this] { read_blocks(); });
     } catch (const std::system_error& error) {
@@ -138,10 +182,14 @@ void WeightStore::read_blocks() {
 
 void WeightStore::read_block(int block, std::uint8_t* to) {
     const std::uint64_t size = files_[block].size();
+    const int descriptor = descriptors_[block - mapped_count()];
     for (std::uint64_t at = 0; at < size;) {
-        const std::size_t wanted = std::min<std::uint64_t>(READ_AT_ONCE, size - at);
-        const ssize_t count = ::pread(descriptors_[block - mapped_count()], to + at, wanted, at);
+        // The last read asks for a whole block of the disk too; the file ends before it does
+        const std::size_t wanted = std::min<std::uint64_t>(READ_AT_ONCE, whole_blocks(size - at));
+        const ssize_t count = ::pread(descriptor, to + at, wanted, static_cast<off_t>(at));
         if (count < 0 && errno == EINTR) continue;
+        // A file system that takes the flag but not the read, or a short read that ends within a block
+        if (count < 0 && errno == EINVAL && is_direct(descriptor) && set_direct(descriptor, false)) continue;
         const std::lock_guard<std::mutex> guard(lock_);
         if (stopping_) return;
         if (count <= 0) {
@@ -149,6 +197,7 @@ void WeightStore::read_block(int block, std::uint8_t* to) {
             failure_ = files_[block].path() + ": cannot be read (" + problem + ")";
             return;
         }
+        if (!is_direct(descriptor)) drop_cached(descriptor, at, count);
         at += count;
     }
 }

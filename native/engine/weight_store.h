@@ -1,5 +1,6 @@
 // The weight files of a stage: mapped and used in place, or, where they exceed the memory allowed, the
-// first blocks mapped and the others read ahead of their turn into two buffers.
+// first blocks mapped and kept, and the others read ahead of their turn into two buffers, past the system's
+// page cache: it would hold a second copy of what is used once, and a hard limit would be charged for it.
 #pragma once
 
 #include <atomic>
@@ -18,8 +19,9 @@ namespace pocketglm {
 
 class WeightStore {
   public:
-    // Maps files, or starts to read the first ones, as the account's limit allows. Throws `Failure`.
-    WeightStore(std::vector<WeightFile> files, MemoryAccount& account);
+    // Maps files, or starts to read the first ones, as the account's limit allows; `reserve` bytes of it
+    // are left to others, 0 stands for a quarter. Throws `Failure`.
+    WeightStore(std::vector<WeightFile> files, MemoryAccount& account, std::uint64_t reserve);
     ~WeightStore();
     WeightStore(const WeightStore&) = delete;
     WeightStore& operator=(const WeightStore&) = delete;
@@ -43,7 +45,7 @@ class WeightStore {
 
     int streamed_count() const { return count() - mapped_count(); }
     std::uint64_t number_of(int block) const { return pass_first_ + block - mapped_count(); }
-    int plan_mapped(std::uint64_t total, std::uint64_t largest) const;
+    int plan_mapped(std::uint64_t total, std::uint64_t largest, std::uint64_t reserve) const;
     void start_reading(std::uint64_t largest);
     void read_blocks();
     void read_block(int block, std::uint8_t* to);

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from pocketglm.generate.model import Model, load
     from pocketglm.generate.sampler import SamplingSettings
     from pocketglm.generate.session import Session
+    from pocketglm.serve.async_model import AsyncModel
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "AsyncModel": "pocketglm.serve.async_model",
     "Conversation": "pocketglm.generate.chat",
     "Model": "pocketglm.generate.model",
     "PocketGLMError": "pocketglm.errors",
@@ -29,7 +31,16 @@ _EXPORTS = {
     "load": "pocketglm.generate.model",
 }
 
-__all__ = ["Conversation", "Model", "PocketGLMError", "SamplingSettings", "Session", "__version__", "load"]
+__all__ = [
+    "AsyncModel",
+    "Conversation",
+    "Model",
+    "PocketGLMError",
+    "SamplingSettings",
+    "Session",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

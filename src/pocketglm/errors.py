@@ -8,6 +8,7 @@
     ├── PackageError               4   a package is malformed
     │   └── IntegrityError         4   a package's bytes differ from its manifest
     ├── ResourceError              5   too little memory or disk
+    │   └── BusyError              5   more requests than there is room for; try again later
     ├── EngineError                6   an engine cannot load or run the package
     └── MissingExtraError          7   an optional dependency is not installed
 
@@ -58,6 +59,10 @@ class IntegrityError(PackageError):
 
 class ResourceError(PocketGLMError):
     exit_code = 5
+
+
+class BusyError(ResourceError):
+    pass
 
 
 class EngineError(PocketGLMError):

@@ -81,8 +81,7 @@ def test_chat_streams_what_it_answers(causal: Model) -> None:
 def test_chat_keeps_the_cache_between_turns(causal: Model) -> None:
     turn = {"role": "user", "content": "hello"}
     answer = causal.chat([turn], max_new_tokens=4)
-    assert causal._chat_session is not None
-    held = causal._chat_session.token_ids
+    held = causal.prefixes.kept[-1].token_ids
     assert list(held[: len(causal.chat_prompt([turn]))]) == causal.chat_prompt([turn])
     messages = [turn, {"role": "assistant", "content": answer}, turn]
     assert causal.chat(messages, max_new_tokens=4) == causal.tokenizer.decode(

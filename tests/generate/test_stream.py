@@ -220,6 +220,8 @@ def test_statistics(causal: Model) -> None:
         "time_to_first_token_s",
         "prefill_tps",
         "decode_tps",
+        "drafted_tokens",
+        "accepted_tokens",
     }
     assert Statistics().to_dict()["decode_tps"] == 0
 

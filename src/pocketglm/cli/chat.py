@@ -37,6 +37,10 @@ def chat(
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
     backend: options.BackendOption = None,
+    kv: options.KvOption = None,
+    context: options.ContextOption = None,
+    lookup: options.LookupOption = None,
+    session_file: options.SessionOption = None,
 ) -> None:
     """Chat with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D or /quit ends.
 
@@ -44,13 +48,15 @@ def chat(
     """
     from pocketglm.cli.chat_input import line_reader
     from pocketglm.cli.chat_loop import ChatLoop
-    from pocketglm.generate.chat import Conversation
+    from pocketglm.cli.run import kept_session
+    from pocketglm.generate.chat import Conversation, Overflow
     from pocketglm.generate.model import load
 
     conversation = Conversation.load(load_file) if load_file else Conversation()
     if system is not None:
         conversation.system = system
-    with load(package, engine, threads, memory, backend) as model:
+    limits = {"kv": kv, "context": context, "lookup": lookup}
+    with load(package, engine, threads, memory, backend, **limits) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,
             temperature=temperature,
@@ -68,8 +74,6 @@ def chat(
             console.note(
                 f"{model.spec.family} from {package} on the {model.engine_name} engine; /help lists commands"
             )
-        loop = ChatLoop(model, settings, conversation, "drop_oldest" if drop_oldest else "error")
-        try:
-            loop.run(line_reader())
-        finally:
-            loop.close()
+        overflow: Overflow = "drop_oldest" if drop_oldest else "error"
+        with kept_session(model, session_file) as session:
+            ChatLoop(model, settings, conversation, session, overflow).run(line_reader())

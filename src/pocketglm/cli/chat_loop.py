@@ -16,6 +16,7 @@ from pocketglm.errors import InputError, PocketGLMError
 from pocketglm.generate.chat import Conversation, Overflow
 from pocketglm.generate.model import Model
 from pocketglm.generate.sampler import SamplingSettings
+from pocketglm.generate.session import Session
 from pocketglm.generate.stream import Generation
 
 ANSWER_ROOM = 256
@@ -40,13 +41,14 @@ class ChatLoop:
         model: Model,
         settings: SamplingSettings,
         conversation: Conversation,
+        session: Session,
         overflow: Overflow = "error",
     ) -> None:
         self._model = model
         self._settings = settings
         self._conversation = conversation
         self._overflow: Overflow = overflow
-        self._session = model.session()
+        self._session = session
         self._last: Generation | None = None
         self._commands: dict[str, Callable[[str], None]] = {
             "/reset": self._reset,
@@ -75,9 +77,6 @@ class ChatLoop:
                 self._handle(raw)
             except PocketGLMError as error:  # a wrong file name or a full context ends no chat
                 console.show_error(error)
-
-    def close(self) -> None:
-        self._session.close()
 
     def _handle(self, message: str) -> None:
         name, _, argument = message.partition(" ")
@@ -112,7 +111,7 @@ class ChatLoop:
         console.note(f"{speed_line(generation)}{stopped}")
 
     def _room_for_prompt(self) -> int:
-        context = self._model.spec.max_context
+        context = self._model.context
         if self._settings.max_length is not None:
             context = min(context, self._settings.max_length)
         wanted = self._settings.max_new_tokens
@@ -138,7 +137,7 @@ class ChatLoop:
 
     def _stats(self, _: str) -> None:
         rows = [("messages", str(len(self._conversation.turns)))]
-        rows.append(("context", f"{self._session.length} of {self._model.spec.max_context} tokens"))
+        rows.append(("context", f"{self._session.length} of {self._model.context} tokens"))
         if self._last is not None:
             figures = self._last.statistics.to_dict()
             rows += [(name.replace("_", " "), str(value)) for name, value in figures.items()]

@@ -37,6 +37,8 @@ def evaluate(
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
     backend: options.BackendOption = None,
+    kv: options.KvOption = None,
+    context: options.ContextOption = None,
     json: options.JsonOption = False,
 ) -> None:
     """Measure how well a package predicts a text.
@@ -48,7 +50,7 @@ def evaluate(
     from pocketglm.generate.perplexity import evaluate as measure
 
     with ExitStack() as stack:
-        model = stack.enter_context(load(package, engine, threads, memory, backend))
+        model = stack.enter_context(load(package, engine, threads, memory, backend, kv=kv, context=context))
         tokens = model.tokenizer.encode(read_text(text))
         reference = (
             None

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from pocketglm import __version__
-from pocketglm.cli import bench, chat, console, convert, demo, evaluate, export, inspect, run, verify
+from pocketglm.cli import bench, chat, console, convert, demo, evaluate, export, inspect, run, serve, verify
 from pocketglm.errors import PocketGLMError
 
 INTERRUPTED, BROKEN_PIPE, UNEXPECTED = 130, 141, 1
@@ -107,6 +107,7 @@ app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("export")(export.export)

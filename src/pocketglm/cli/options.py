@@ -25,6 +25,15 @@ def _memory(text: str) -> int:
     return size
 
 
+KV_TYPES = ("float32", "float16", "int8")
+
+
+def _kv(text: str) -> str:
+    if text not in KV_TYPES:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(KV_TYPES)}")
+    return text
+
+
 _BACKEND = re.compile(r"(head|(?P<first>\d{1,4})(-(?P<last>\d{1,4}))?)=(?P<name>\w+)")
 
 
@@ -59,7 +68,11 @@ ThreadsOption = Annotated[
 MemoryOption = Annotated[
     int | None,
     typer.Option(
-        "--memory", parser=_memory, metavar="SIZE", help="Memory the engine may use, such as 2GiB or 800MiB."
+        "--memory",
+        parser=_memory,
+        metavar="SIZE",
+        help="Memory the whole program may use, such as 2GiB or 800MiB; other engines than native take it "
+        "as a hint.",
     ),
 ]
 BackendOption = Annotated[
@@ -69,6 +82,44 @@ BackendOption = Annotated[
         parser=parse_backend,
         metavar="NAMES",
         help="Where the engine mnn computes: one name, or by block, as in 0-13=opencl,14-27=cpu,head=cpu.",
+    ),
+]
+KvOption = Annotated[
+    Any,
+    typer.Option(
+        "--kv",
+        parser=_kv,
+        metavar="TYPE",
+        help="What the engine native keeps the cache in: float32, float16 (if left out) or int8.",
+    ),
+]
+ContextOption = Annotated[
+    int | None,
+    typer.Option(
+        "--context",
+        min=1,
+        metavar="N",
+        help="Most tokens of prompt and answer; the model's own context if left out, or with --memory "
+        "what fits a quarter of it.",
+    ),
+]
+LookupOption = Annotated[
+    int | None,
+    typer.Option(
+        "--lookup",
+        min=0,
+        max=64,
+        metavar="N",
+        help="Tokens guessed ahead from what the text has said before, 0: none. If left out, as many as "
+        "change no result.",
+    ),
+]
+SessionOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--session",
+        metavar="FILE",
+        help="Keep the cache in this file: read it first if it exists, write it at the end.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +15,7 @@ from pocketglm.errors import InputError
 
 if TYPE_CHECKING:
     from pocketglm.generate.model import Model
+    from pocketglm.generate.session import Session
     from pocketglm.generate.stream import Generation
 
 
@@ -51,6 +55,10 @@ def run(
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
     backend: options.BackendOption = None,
+    kv: options.KvOption = None,
+    context: options.ContextOption = None,
+    lookup: options.LookupOption = None,
+    session_file: options.SessionOption = None,
     json: options.JsonOption = False,
 ) -> None:
     """Answer one prompt.
@@ -65,7 +73,8 @@ def run(
         raise InputError(
             "the prompt is empty", hint="give some text; with --raw, a model may start from nothing"
         )
-    with load(package, engine, threads, memory, backend) as model:
+    limits = {"kv": kv, "context": context, "lookup": lookup}
+    with load(package, engine, threads, memory, backend, **limits) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,
             temperature=temperature,
@@ -79,7 +88,7 @@ def run(
             stop=tuple(stop) if stop else None,
             ignore_eos=ignore_eos or None,
         )
-        with model.session() as session:
+        with kept_session(model, session_file) as session:
             generation = model.answer(prompt_ids(model, text, system, raw), settings, session)
             if json:
                 console.report({"engine": model.engine_name, **result_of(generation.finish(), tidy)})
@@ -89,6 +98,17 @@ def run(
                 print_answer(generation)
             if stats:
                 console.note(speed_line(generation))
+
+
+@contextmanager
+def kept_session(model: Model, path: Path | None) -> Iterator[Session]:
+    """A session that begins with the cache in a file, if there is one, and is written there at the end."""
+    with model.session() as session:
+        if path is not None and path.exists():
+            session.restore(path)
+        yield session
+        if path is not None:
+            session.save(path)
 
 
 def read_prompt(prompt: str | None) -> str:
@@ -143,7 +163,8 @@ def speed_line(generation: Generation) -> str:
     figures = generation.statistics
     reused = f" ({figures.reused_tokens} from the cache)" if figures.reused_tokens else ""
     speed = f" at {figures.decode_tps:.1f} tokens/s" if figures.decode_tps else ""
+    guessed = f", {figures.accepted_tokens} of them guessed" if figures.accepted_tokens else ""
     return (
-        f"[{figures.generated_tokens} tokens{speed}; "
+        f"[{figures.generated_tokens} tokens{speed}{guessed}; "
         f"prompt: {figures.prompt_tokens} tokens{reused} in {figures.prefill_s:.2f} s]"
     )

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketglm.architecture.spec import ModelSpec
 from pocketglm.package.reader import Package
 
 Float32 = NDArray[np.float32]
@@ -116,11 +117,20 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can do, for the planner and for clear refusals."""
+    """What an engine can do, for the planner and for clear refusals.
+
+    `kv_types` are what a user may choose for the caches, none where there is no choice. In passes of
+    up to `exact_rows` consecutive rows every row gets the very bits that it gets alone. With
+    `holds_memory` the engine keeps the whole process within `EngineOptions.memory_bytes`; others take
+    the number as a hint.
+    """
 
     weight_bits: frozenset[int]  # of 32, 16, 8, 4
     devices: tuple[str, ...]  # "cpu", "cuda", ...
     batched: bool  # decodes several sequences in one pass faster than one after the other
+    kv_types: tuple[KVType, ...] = ()
+    exact_rows: int = 1
+    holds_memory: bool = False
 
 
 HEAD = "head"
@@ -133,13 +143,22 @@ class EngineOptions:
 
     `backend` matters to engines that run on several: the name of one for everything, or names by block
     index and, for the head, by `HEAD`; whatever is not named is left to the engine. `kv` matters to
-    engines that can keep their caches in several types; others keep their own.
+    engines that can keep their caches in several types; others keep their own. `memory_bytes` is what
+    the process may hold in all, of which `memory_taken` is held by others already or kept back for
+    them; the engine plans for KV caches of `context` tokens together (None: as it likes).
     """
 
     threads: int | None = None
     memory_bytes: int | None = None
     backend: str | Mapping[int | str, str] | None = None
     kv: KVType | None = None
+    memory_taken: int = 0
+    context: int | None = None
+
+    @property
+    def memory_left(self) -> int | None:
+        """Bytes for the engine itself, below 1 where nothing is left; None for no limit."""
+        return None if self.memory_bytes is None else self.memory_bytes - self.memory_taken
 
     def backend_of(self, part: int | str) -> str | None:
         """Backend named for a block index or `HEAD`, or None."""
@@ -157,6 +176,15 @@ class Engine(Protocol):
         """Raises `EngineError`, naming the block and the setting, for what it cannot run."""
 
     def load_head(self, package: Package, options: EngineOptions) -> Head: ...
+
+
+KV_BYTES: Mapping[KVType, float] = {"float32": 4.0, "float16": 2.0, "int8": 1.0}
+
+
+def kv_bytes_per_token(spec: ModelSpec, kv: KVType) -> int:
+    """Bytes of keys and values of one position in all blocks; int8 has a float32 scale for each row."""
+    row = spec.head_dim * KV_BYTES[kv] + (4 if kv == "int8" else 0)
+    return int(2 * spec.num_blocks * spec.num_kv_heads * row)
 
 
 def embed(package: Package, token_ids: Sequence[int] | Iterable[int]) -> Float32:

@@ -120,7 +120,7 @@ def split_windows(
 
 
 def _window_size(model: Model, beginning: Sequence[int], window: int | None) -> int:
-    room = model.spec.max_context - len(beginning)
+    room = model.context - len(beginning)
     size = min(DEFAULT_WINDOW, room) if window is None else window
     if not 2 <= size <= room:
         raise InputError(f"window is {size}, expected 2 to {room}")

@@ -47,6 +47,10 @@ class Session:
         return self.model.spec
 
     @property
+    def is_open(self) -> bool:
+        return self._open
+
+    @property
     def length(self) -> int:
         """Tokens in the cache."""
         return len(self._tokens)
@@ -96,10 +100,11 @@ class Session:
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on. ChatGLM-6B's context can only be forgotten as a whole."""
         self._need_open()
-        self._tracker.truncate(length)
-        for stage in self.model.stages:
-            stage.truncate(self._sequence, length)
-        del self._tokens[length:]
+        with self.model.lock:
+            self._tracker.truncate(length)
+            for stage in self.model.stages:
+                stage.truncate(self._sequence, length)
+            del self._tokens[length:]
 
     def reuse(self, token_ids: Sequence[int]) -> int:
         """Keep what the cache shares with `token_ids` and forget the rest. Returns how many are kept.
@@ -107,20 +112,45 @@ class Session:
         At least the last of `token_ids` is left to be computed, since its logits are wanted. Where a
         bidirectional context differs in any token, nothing of it can be kept.
         """
+        with self.model.lock:
+            kept = self.shared(token_ids)
+            if kept < self.length:
+                self.truncate(kept)
+            return kept
+
+    def shared(self, token_ids: Sequence[int]) -> int:
+        """How many tokens `reuse` would keep for a prompt."""
         kept = common_prefix(self._tokens, token_ids[:-1])
         if kept < self._tracker.prefix or not self._same_context(token_ids):
-            kept = 0
-        self.truncate(kept)
+            return 0
         return kept
+
+    def copy_prefix(self, source: Session, length: int) -> None:
+        """Begin this empty session with the first `length` tokens of another one of the same model."""
+        self._need_open()
+        if self.length or source.model is not self.model:
+            raise InputError("only an empty session can take a prefix, and only from one of its own model")
+        with self.model.lock:
+            tracker = source._tracker.copy()
+            tracker.truncate(length)
+            for stage in self.model.stages:
+                stage.copy_prefix(source._sequence, self._sequence, length)
+            self._tracker, self._tokens = tracker, source._tokens[:length]
 
     def check_fits(self, length: int) -> None:
         """Raises `InputError` where a sequence of `length` tokens exceeds the model's context."""
-        limit = self.spec.max_context
-        if length > limit:
+        limit = self.model.context
+        if length <= limit:
+            return
+        if limit < self.spec.max_context:
             raise InputError(
-                f"the text needs {length} tokens, the model's context holds {limit}",
-                hint="shorten the text, or start a new conversation",
+                f"the text needs {length} tokens, the context was limited to {limit}",
+                hint="shorten the text, or set a larger --context (with --memory, more memory)",
             )
+        raise InputError(
+            f"the text needs {length} tokens, the model's context holds {limit}",
+            hint="shorten the text, or start a new conversation",
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the tokens and the KV cache to a file (NumPy's .npz)."""
@@ -148,10 +178,11 @@ class Session:
 
     def close(self) -> None:
         """Free the cache. Idempotent."""
-        if self._open:
-            self._open = False
-            for stage in self.model.stages:
-                stage.close(self._sequence)
+        with self.model.lock:
+            if self._open:
+                self._open = False
+                for stage in self.model.stages:
+                    stage.close(self._sequence)
 
     def __enter__(self) -> Session:
         return self
@@ -164,10 +195,15 @@ class Session:
     def _advance(self, ids: list[int]) -> Float32:
         """One piece through all stages."""
         with self.model.lock:
+            start = self.length
             hidden = embed(self.model.package, ids)
-            batch = Batch((self.extend(ids),))
-            for stage in self.model.stages:
-                hidden = stage.forward(hidden, batch)
+            try:
+                batch = Batch((self.extend(ids),))
+                for stage in self.model.stages:
+                    hidden = stage.forward(hidden, batch)
+            except BaseException:  # before another thread sees tokens that no stage has
+                self.roll_back(start)
+                raise
             return hidden
 
     def extend(self, ids: Sequence[int]) -> Segment:
@@ -183,14 +219,15 @@ class Session:
 
     def roll_back(self, length: int) -> None:
         """Make the session and all stages agree on `length` tokens again, after a failed call."""
-        del self._tokens[length:]
-        tracker = PositionTracker(self.spec)
-        if length:
-            tracker.advance(self._tokens)
-        self._tracker = tracker
-        for stage in self.model.stages:
-            if stage.length(self._sequence) > length:
-                stage.truncate(self._sequence, length)
+        with self.model.lock:
+            del self._tokens[length:]
+            tracker = PositionTracker(self.spec)
+            if length:
+                tracker.advance(self._tokens)
+            self._tracker = tracker
+            for stage in self.model.stages:
+                if stage.length(self._sequence) > length:
+                    stage.truncate(self._sequence, length)
 
     def _first_chunk(self, ids: list[int]) -> int:
         prefix = self.spec.prefix_tokens

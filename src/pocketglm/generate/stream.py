@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 
 from pocketglm.errors import InputError
 from pocketglm.generate.detokenizer import StreamDecoder
+from pocketglm.generate.lookup import LookupDecoder
 from pocketglm.generate.sampler import Sampler, SamplingSettings
 from pocketglm.generate.session import Session
 from pocketglm.generate.stop import StopMatcher
 
 Float32 = NDArray[np.float32]
 FinishReason = Literal["stop", "length", "interrupted"]
+
+MOST_LOOKUP = 64
+"""Tokens guessed ahead at most: their logits are 64 x 150528 float32, 39 MB."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,18 @@ class Piece:
 
 @dataclass
 class Statistics:
-    """Counts and seconds of one answer. The first token comes out of the prefill."""
+    """Counts and seconds of one answer. The first token comes out of the prefill.
+
+    `drafted_tokens` were guessed by prompt lookup, `accepted_tokens` of them were the model's own choice.
+    """
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
     generated_tokens: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prefill_tps(self) -> float:
@@ -69,11 +78,16 @@ class Statistics:
             "time_to_first_token_s": round(self.time_to_first_token_s, 4),
             "prefill_tps": round(self.prefill_tps, 2),
             "decode_tps": round(self.decode_tps, 2),
+            "drafted_tokens": self.drafted_tokens,
+            "accepted_tokens": self.accepted_tokens,
         }
 
 
 class Generation(Iterator[Piece]):
-    """An answer in the making. Iterate over it for its pieces; `stop()` ends it from any thread."""
+    """An answer in the making. Iterate over it for its pieces; `stop()` ends it from any thread.
+
+    `lookup` is how many tokens prompt lookup may guess ahead; meanwhile the session may hold guesses.
+    """
 
     def __init__(
         self,
@@ -83,7 +97,9 @@ class Generation(Iterator[Piece]):
         end_tokens: Iterable[int] = (),
         decoder: StreamDecoder | None = None,
         logprobs: bool = False,
+        lookup: int = 0,
     ) -> None:
+        check_lookup(lookup)
         if not prompt:
             raise InputError("the prompt has no tokens", hint="give some text")
         session.check_fits(len(prompt) + 1)
@@ -106,6 +122,7 @@ class Generation(Iterator[Piece]):
         self._stopped = threading.Event()
         banned = self._end_tokens if settings.ignore_eos else ()
         self._sampler = Sampler(settings, session.spec.vocab_size, prompt, banned)
+        self._lookup = LookupDecoder(session, self._prompt, lookup)
         self._steps = self._run()
 
     def __next__(self) -> Piece:
@@ -144,6 +161,8 @@ class Generation(Iterator[Piece]):
                 yield Piece(None, rest)
         finally:
             self.finish_reason = self.finish_reason or "interrupted"
+            self._lookup.settle()
+            self._count_drafts()
 
     def _prefill(self) -> Float32 | None:
         """Logits [vocab] after the prompt, or None if stopped on the way."""
@@ -162,9 +181,13 @@ class Generation(Iterator[Piece]):
         if self._reason_to_stop() is not None:
             return None
         began = time.perf_counter()
-        logits: Float32 = self.session.forward([token], last_only=True)[-1]
+        logits = self._lookup.logits(token, self._limit - len(self.tokens) - 1)
         self.statistics.decode_s += time.perf_counter() - began
         return logits
+
+    def _count_drafts(self) -> None:
+        self.statistics.drafted_tokens = self._lookup.drafted
+        self.statistics.accepted_tokens = self._lookup.accepted
 
     def _reason_to_stop(self) -> FinishReason | None:
         if self._matcher.matched is not None:
@@ -176,8 +199,8 @@ class Generation(Iterator[Piece]):
     @property
     def _limit(self) -> int:
         """Most tokens the answer may have."""
-        whole = self.settings.max_length
-        room = min(whole or self.session.spec.max_context, self.session.spec.max_context) - len(self._prompt)
+        context = self.session.model.context
+        room = min(self.settings.max_length or context, context) - len(self._prompt)
         wanted = self.settings.max_new_tokens
         return room if wanted is None else min(room, wanted)
 
@@ -197,6 +220,12 @@ class Generation(Iterator[Piece]):
             rest += self._matcher.flush()
         self.text += rest
         return rest
+
+
+def check_lookup(lookup: object) -> None:
+    """Raises `InputError` for a number of guessed tokens that is none."""
+    if not isinstance(lookup, int) or isinstance(lookup, bool) or not 0 <= lookup <= MOST_LOOKUP:
+        raise InputError(f"lookup is {lookup!r}, expected an integer from 0 (off) to {MOST_LOOKUP}")
 
 
 def log_probability(logits: Float32, token: int) -> float:

@@ -18,7 +18,8 @@ from engine.tiny_packages import random_tensors, write_package
 from pocketglm.architecture.spec import ModelSpec, RotarySpec
 from pocketglm.engine.contract import Batch, EngineOptions, KVType, Segment
 from pocketglm.engine.native import _engine
-from pocketglm.engine.native.engine import HEAD_BUFFERS, NativeEngine
+from pocketglm.engine.native.engine import NativeEngine
+from pocketglm.engine.native.memory_plan import HEAD_BUFFERS, cache_bytes, work_bytes
 from pocketglm.engine.reference.engine import ReferenceEngine
 from pocketglm.errors import EngineError
 from pocketglm.package.reader import Package
@@ -122,17 +123,20 @@ def test_memory_is_given_back(plain: Package) -> None:
     assert stage.usage()["cache_bytes"] == 0
 
 
+def whole_blocks(size: int) -> int:
+    """Buffers that are read past the page cache take whole blocks of the disk."""
+    return -(-size // 4096) * 4096
+
+
 def memory_for(package: Package, held_blocks: float) -> EngineOptions:
-    """A limit of which the weights' three quarters hold that many blocks."""
+    """A limit under which the weights have room for that many blocks, two of them in buffers."""
     files = package.manifest.files
-    return EngineOptions(
-        threads=2,
-        kv="float32",
-        memory_bytes=files["head.mnn.weight"].size
-        + HEAD_BUFFERS
-        + int(held_blocks * files["block_00.mnn.weight"].size / 3 * 4)
-        + 8,
-    )
+    options = EngineOptions(threads=2, kv="float32", context=64)
+    size = files["block_00.mnn.weight"].size
+    weights = int(2 * whole_blocks(size) + (held_blocks - 2) * size)
+    caches = cache_bytes(package, package.spec.num_blocks, "float32", 64)
+    rest = files["head.mnn.weight"].size + HEAD_BUFFERS + caches + work_bytes(package, options, 64)
+    return replace(options, memory_bytes=weights + rest)
 
 
 @pytest.mark.parametrize("blocks", [5, 6])
@@ -141,21 +145,24 @@ def test_blocks_that_do_not_fit_are_read_in_turn(tmp_path: Path, blocks: int, he
     spec = replace(SPECS["sandwich"], num_blocks=blocks, intermediate_size=8192)
     with open_spec(tmp_path, spec, "float16") as package:
         ids = prompt(spec, 12)
-        whole = Runner(NativeEngine("float32"), package).run(ids)
+        expected = Runner(NativeEngine("float32"), package).run(ids)
         options = memory_for(package, held)
         runner = Runner(NativeEngine(), package, options=options)
-        assert relative_difference(runner.run(ids, chunks=(7, 8, 9, 10, 11)), whole) < 1e-5
+        assert relative_difference(runner.run(ids, chunks=(7, 8, 9, 10, 11)), expected) < 1e-5
         usage = runner.stages[0].usage()
         taken = usage["weight_bytes"] + usage["cache_bytes"] + usage["buffer_bytes"]
         assert taken <= (options.memory_bytes or 0)
-        assert usage["weight_bytes"] == held * package.manifest.files["block_00.mnn.weight"].size
+        size = package.manifest.files["block_00.mnn.weight"].size
+        whole = held == blocks  # then nothing is read in turn, and there are no buffers
+        assert usage["weight_bytes"] == (held - 2) * size + 2 * (size if whole else whole_blocks(size))
         runner.release()
 
 
 def test_memory_limits_that_cannot_hold(plain: Package) -> None:
     for held in (-10, 1.9):
-        with pytest.raises(EngineError, match="memory limit"):
-            NativeEngine().load_blocks(plain, range(3), memory_for(plain, held))
+        options = memory_for(plain, held)
+        with pytest.raises(EngineError, match=r"memory limit.*at least \d+ MiB are needed"):
+            NativeEngine().load_blocks(plain, range(3), options)
 
 
 def test_cache_beyond_the_memory_limit_changes_nothing(plain: Package) -> None:
@@ -226,7 +233,7 @@ def test_use_after_fork_is_refused(plain: Package) -> None:
         "import os, sys, numpy as np\n"
         "from pocketglm.package.reader import Package\n"
         "from pocketglm.engine.contract import EngineOptions\n"
-        "from pocketglm.engine.native.engine import HEAD_BUFFERS, NativeEngine\n"
+        "from pocketglm.engine.native.engine import NativeEngine\n"
         "from pocketglm.errors import EngineError\n"
         "with Package.open(sys.argv[1]) as package:\n"
         "    head = NativeEngine().load_head(package, EngineOptions(threads=2))\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pocketglm.architecture.spec import ModelSpec
+from pocketglm.engine.contract import KVType
 from pocketglm.engine.reference.rotary import frequencies
 from pocketglm.errors import EngineError
 from pocketglm.package.encoding import LinearEntry, VectorEntry
@@ -48,7 +49,7 @@ ROLES = {
 NORMS = {"rmsnorm": 0, "layernorm": 1}
 RESIDUALS = {"pre": 0, "normed_alpha": 1, "sandwich": 2}
 MLPS = {"gelu_tanh": 0, "gated_silu": 1}
-KV_TYPES = {"float32": 0, "float16": 1, "int8": 2}
+KV_TYPES: dict[KVType, int] = {"float32": 0, "float16": 1, "int8": 2}
 
 
 def describe_spec(spec: ModelSpec) -> dict[str, Any]:

@@ -14,15 +14,16 @@ from typing import TypeVar
 from pocketglm.engine.checks import check_block_range
 from pocketglm.engine.contract import Capabilities, EngineOptions, KVType
 from pocketglm.engine.native.description import KV_TYPES, describe_block, describe_head, describe_spec
+from pocketglm.engine.native.memory_plan import plan_memory
 from pocketglm.engine.native.stage import NativeHead, NativeStage
 from pocketglm.errors import EngineError
-from pocketglm.package.layout import HEAD_FILE
 from pocketglm.package.reader import Package
 
-Loaded = TypeVar("Loaded")
+EXACT_ROWS = 4
+"""`ROWS_AT_ONCE` of native/engine/matrix_layout.h: rows that the matrix kernels take together, each as
+if it were alone."""
 
-HEAD_BUFFERS = 8 << 20
-"""Bytes that the head's activations take at most, for a few rows at a time."""
+Loaded = TypeVar("Loaded")
 
 
 class NativeEngine:
@@ -34,41 +35,37 @@ class NativeEngine:
         self._kv = kv
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(frozenset({32, 16, 8, 4}), ("cpu",), batched=True)
+        weights = frozenset({32, 16, 8, 4})
+        types = tuple(KV_TYPES)
+        return Capabilities(
+            weights, ("cpu",), batched=True, kv_types=types, exact_rows=EXACT_ROWS, holds_memory=True
+        )
 
     def load_blocks(self, package: Package, blocks: range, options: EngineOptions) -> NativeStage:
         check_block_range(package.spec, blocks)
-        kv_type = KV_TYPES[options.kv or self._kv]
+        kv = options.kv or self._kv
         spec = describe_spec(package.spec)
         files = [describe_block(package, index) for index in blocks]
-        memory = _memory_for_blocks(package, options)
+        limits = plan_memory(package, blocks, kv, options)
         native = _load(
             f"blocks {blocks.start} to {blocks.stop - 1}",
-            lambda: _extension().Stage(spec, files, options.threads or 0, kv_type, None, memory),
+            lambda: _extension().Stage(
+                *(spec, files, options.threads or 0, KV_TYPES[kv], None),
+                *(limits.stage, limits.stage_reserve),
+            ),
         )
-        return NativeStage(package.spec, blocks, native)
+        return NativeStage(package.spec, blocks, native, kv)
 
     def load_head(self, package: Package, options: EngineOptions) -> NativeHead:
         spec, file = describe_spec(package.spec), describe_head(package)
-        threads = options.threads or 0
-        native = _load("the head", lambda: _extension().Head(spec, file, threads, None, 0))
-        return NativeHead(package.spec, native)
-
-
-def _memory_for_blocks(package: Package, options: EngineOptions) -> int:
-    """What the head leaves of the memory allowed; 0 stands for no limit.
-
-    Blocks that exceed their part of it are read from disk at each pass, the head always stays.
-    """
-    if options.memory_bytes is None:
-        return 0
-    head = package.manifest.files[HEAD_FILE].size + HEAD_BUFFERS
-    if options.memory_bytes <= head:
-        raise EngineError(
-            f"the memory limit of {options.memory_bytes} bytes is too small: the head alone takes {head}",
-            hint="allow more memory, or convert with fewer --head-bits",
+        limits = plan_memory(package, range(package.spec.num_blocks), options.kv or self._kv, options)
+        native = _load(
+            "the head",
+            lambda: _extension().Head(
+                spec, file, options.threads or 0, None, limits.head, limits.head_reserve
+            ),
         )
-    return options.memory_bytes - head
+        return NativeHead(package.spec, native)
 
 
 def _extension() -> ModuleType:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.checks import check_forward, check_hidden, check_open, check_state
-from pocketglm.engine.contract import Batch, Float32, KVState
+from pocketglm.engine.contract import Batch, Float32, KVState, KVType
 from pocketglm.errors import EngineError
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ MOST_POSITIONS = 2**31 - 2**16
 class NativeStage:
     """See `contract.Stage`."""
 
-    def __init__(self, spec: ModelSpec, blocks: range, native: _engine.Stage) -> None:
+    def __init__(self, spec: ModelSpec, blocks: range, native: _engine.Stage, kv: KVType) -> None:
         self.blocks = blocks
         self._spec = spec
         self._native: _engine.Stage | None = native
+        self._kv = kv
         self._lengths: dict[int, int] = {}
 
     def open(self, sequence: int) -> None:
@@ -77,7 +79,9 @@ class NativeStage:
         keys, values = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
         with _engine_errors():
             self._loaded().save(sequence, keys, values)
-        return KVState(keys, values)
+        if self._kv == "float32":
+            return KVState(keys, values)
+        return KVState(*(_as_halves(array) for array in (keys, values)))
 
     def restore(self, sequence: int, state: KVState) -> None:
         check_open(sequence, self._lengths)
@@ -137,6 +141,16 @@ class NativeHead:
         if self._native is None:
             raise EngineError("the head was released", hint="load it again")
         return self._native
+
+
+def _as_halves(array: Float32) -> NDArray[np.floating]:
+    """What a float16 cache holds, without loss; of an int8 cache the codes, and the scales to 11 bits.
+
+    Scaled codes too large for float16 stay float32.
+    """
+    with np.errstate(over="ignore"):
+        halves = array.astype(np.float16)
+    return halves if np.isfinite(halves).all() or not np.isfinite(array).all() else array
 
 
 @contextmanager

@@ -1,0 +1,90 @@
+"""A limit on the process's memory, divided up before anything is loaded.
+
+Enters: the model's sizes, the limit, what the process holds already. Leaves: how much of it the engine
+may not use, and how many tokens a session may have. docs/guides/memory.md says what is counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketglm.architecture.spec import ModelSpec
+from pocketglm.engine.contract import KVType, kv_bytes_per_token
+from pocketglm.generate.session import CHUNK_ROWS
+
+CACHE_SHARE = 4
+"""Without a context asked for, KV caches get one part in this many of the limit."""
+
+LEAST_CONTEXT = 256
+"""Tokens: fewer hold no question and answer."""
+
+INTERPRETER_BYTES = 32 << 20
+"""What Python comes to hold after the start: modules imported later, and what its allocator keeps back."""
+
+HIDDEN_COPIES = 4
+"""Arrays of [rows, hidden] alive at once between embedding and head."""
+
+LOGITS_COPIES = 8
+"""Arrays of [vocab] float64 alive at once while a token is drawn."""
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """`context` is the most tokens of a session, `taken` what the engine must leave of the limit."""
+
+    context: int
+    taken: int
+
+
+def plan_budget(
+    spec: ModelSpec, kv: KVType, memory: int, context: int | None, logits_rows: int
+) -> MemoryBudget:
+    """Divide `memory` bytes. `logits_rows` are the rows of logits made at once."""
+    if context is None:
+        fits = memory // CACHE_SHARE // kv_bytes_per_token(spec, kv)
+        context = max(LEAST_CONTEXT, fits)
+    limited = context_limit(spec, context)
+    return MemoryBudget(limited, resident_bytes() + _python_bytes(spec, limited, logits_rows))
+
+
+def context_limit(spec: ModelSpec, context: int | None) -> int:
+    """The model's context, or less where less is asked for."""
+    return spec.max_context if context is None else min(context, spec.max_context)
+
+
+def rows_at_once(spec: ModelSpec, context: int) -> int:
+    """Rows of the largest pass: a bidirectional context is computed in one piece."""
+    return context if spec.prefix_tokens is not None else min(CHUNK_ROWS, context)
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM now, mapped files included."""
+    return status_bytes("VmRSS")
+
+
+def anonymous_bytes() -> int:
+    """The part of it that belongs to no file and cannot be dropped: 0 where the system does not say."""
+    return status_bytes("RssAnon")
+
+
+def status_bytes(name: str) -> int:
+    """A field of Linux's /proc/self/status; elsewhere what psutil knows, for VmRSS only."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+        return 0
+    if name != "VmRSS" or sys.platform == "linux":
+        return 0
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _python_bytes(spec: ModelSpec, context: int, logits_rows: int) -> int:
+    hidden = 4 * spec.hidden_size * rows_at_once(spec, context) * HIDDEN_COPIES
+    logits = spec.vocab_size * (4 * logits_rows + 8 * LOGITS_COPIES)
+    return INTERPRETER_BYTES + hidden + logits

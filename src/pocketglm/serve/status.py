@@ -1,0 +1,84 @@
+"""What the page shows of a running server.
+
+Enters: the service. Leaves: one object: the model, where its blocks run, memory, how busy it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pocketglm import __version__
+from pocketglm.generate.memory_budget import resident_bytes
+from pocketglm.generate.model import Model
+from pocketglm.serve.http_errors import ApiError
+from pocketglm.serve.protocol_answers import BlockPlace, MemoryUse, RequestCounts, Status
+from pocketglm.serve.service import Service
+
+SHOWN_DEFAULTS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_new_tokens",
+)
+
+
+def status_of(service: Service) -> Status:
+    """The state of this moment."""
+    model, load = service.engine.model, service.engine.load_now
+    usage = _usage(model)
+    settings = model.settings()
+    return Status(
+        model=service.settings.model_name,
+        context_length=model.context,
+        engine=model.engine_name,
+        threads=usage.get("threads"),
+        blocks=[
+            BlockPlace(index=index, engine=model.engine_name, place=_place(model, index))
+            for stage in model.stages
+            for index in stage.blocks
+        ],
+        memory=MemoryUse(
+            rss_bytes=resident_bytes(),
+            **{f"{name}_bytes": int(usage.get(f"{name}_bytes", 0)) for name in ("weight", "cache", "buffer")},
+        ),
+        requests=RequestCounts(
+            running=load.running, waiting=load.waiting, limit=service.engine.settings.running
+        ),
+        sampling_defaults={name: getattr(settings, name) for name in SHOWN_DEFAULTS},
+        template=model.has_template,
+        tools=_has_tools(service),
+        version=__version__,
+    )
+
+
+def _usage(model: Model) -> dict[str, Any]:
+    """Bytes of all stages and the head, of engines that tell; caches are counted under the model's lock."""
+    found: dict[str, Any] = {}
+    with model.lock:
+        for part in (*model.stages, model.head):
+            tell = getattr(part, "usage", None)
+            for name, value in (tell() if tell else {}).items():
+                if name.endswith("_bytes"):
+                    found[name] = found.get(name, 0) + value
+                else:
+                    found.setdefault(name, value)
+    return found
+
+
+def _place(model: Model, index: int) -> str:
+    """Where a block computes: the processor, unless the engine says otherwise."""
+    stage = next(stage for stage in model.stages if index in stage.blocks)
+    tell = getattr(stage, "place_of", None)
+    return str(tell(index)) if tell else "cpu"
+
+
+def _has_tools(service: Service) -> bool:
+    try:
+        service.tools()
+    except ApiError:
+        return False
+    return True
