@@ -1,6 +1,7 @@
 """Builds the page: sources in, a folder of static files out. CMake runs it; needs only the standard library.
 
     python build.py SOURCE WORK OUTPUT
+    python build.py npm FOLDER ARGUMENTS...       npm in a folder, with the same Node (`make check-web`)
 
 The sources are copied to WORK, so that a read-only checkout works and node_modules stays out of it. OUTPUT
 appears whole or not at all.
@@ -44,6 +45,12 @@ def find_node() -> tuple[list[str], list[str]]:
     return [machine_node], [machine_npm]
 
 
+def environment_of(node: list[str]) -> dict[str, str]:
+    """Ours, with this node first on the path: npm's scripts start `node` by name."""
+    path = os.pathsep.join([str(Path(node[0]).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path}
+
+
 def copy_sources(source: Path, work: Path) -> None:
     """The sources as they are now; files that no longer exist do not stay."""
     work.mkdir(parents=True, exist_ok=True)
@@ -77,8 +84,7 @@ def build(source: Path, work: Path, output: Path) -> None:
     """The page in `output`; on an error an older one is gone, so that it is never taken for the new one."""
     shutil.rmtree(output, ignore_errors=True)
     node, npm = find_node()
-    path = os.pathsep.join([str(Path(node[0]).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": path, "NODE_ENV": "production"}
+    environment = {**environment_of(node), "NODE_ENV": "production"}
     copy_sources(source, work)
     install_packages(npm, work, environment)
     vite = work / "node_modules" / "vite" / "bin" / "vite.js"
@@ -88,9 +94,17 @@ def build(source: Path, work: Path, output: Path) -> None:
     os.replace(built, output)
 
 
+def run_npm(folder: str, arguments: list[str]) -> int:
+    """npm's exit code."""
+    node, npm = find_node()
+    return subprocess.run([*npm, *arguments], cwd=folder, env=environment_of(node), check=False).returncode
+
+
 def main() -> int:
-    source, work, output = (Path(argument).resolve() for argument in sys.argv[1:4])
     try:
+        if sys.argv[1] == "npm":
+            return run_npm(sys.argv[2], sys.argv[3:])
+        source, work, output = (Path(argument).resolve() for argument in sys.argv[1:4])
         build(source, work, output)
     except (BuildError, OSError) as error:
         print(f"error: the web page was not built: {error}\n{HINT}", file=sys.stderr)

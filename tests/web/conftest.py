@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pocketglm.serve.page import files
+from pocketglm.serve.web_files import NOT_BUILT, read_web_files
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -43,7 +43,7 @@ def browser_path() -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not files():
+    if read_web_files()["/"].data == NOT_BUILT:
         pytest.skip("the package was built without the web page (POCKETGLM_WEB=OFF)")
     path = browser_path()
     with playwright.sync_playwright() as driver:

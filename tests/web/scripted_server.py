@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pocketglm.serve.page import CONTENT_SECURITY_POLICY, files
+from pocketglm.serve.host_guard import CONTENT_SECURITY_POLICY
+from pocketglm.serve.web_files import read_web_files
 
 # What one piece of a stream is: text to be wrapped as a chunk, or raw bytes that go out as they are.
 Script = list[str | bytes]
@@ -72,14 +73,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet: the test's output is not a log."""
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0].removeprefix("/") or "index.html"
-        page = files().get(path)
-        if path == "v1/pocketglm/status":
+        path = self.path.partition("?")[0]
+        page = read_web_files().get(path)
+        if path == "/v1/pocketglm/status":
             self._json(200, STATUS) if self._allowed() else self._refuse()
         elif page is None:
             self._json(404, {"error": {"message": "no such page"}})
         else:
-            self._send(200, page.media_type, page.content)
+            self._send(200, page.media_type, page.data)
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -131,7 +131,8 @@ def test_the_answer_is_announced(open_page: OpenPage, server: ScriptedServer) ->
     page = open_page(server.address)
     page.evaluate(
         "() => { window.said = []; const region = document.querySelector('[aria-live]');"
-        " new MutationObserver(() => window.said.push(...[...region.children].map(child => child.textContent)))"
+        " const note = () => window.said.push(...Array.from(region.children, line => line.textContent));"
+        " new MutationObserver(note)"
         ".observe(region, {childList: true, characterData: true, subtree: true}); }"
     )
     ask(page, "script:markdown")

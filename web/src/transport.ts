@@ -184,7 +184,8 @@ export function statusOf(body: unknown): Status {
   const status = record(body);
   const memory = record(status.memory);
   const requests = record(status.requests);
-  const defaults = Object.entries(record(status.sampling_defaults));
+  const { max_new_tokens: max_tokens, ...others } = record(status.sampling_defaults);
+  const defaults = Object.entries({ max_tokens, ...others });
   return {
     model: text(status.model),
     contextLength: number(status.context_length),
