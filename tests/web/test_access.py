@@ -187,7 +187,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(
         assert box["x"] + box["width"] <= PHONE["width"]
     page.get_by_label("Show conversations").click()
     page.locator(".item-open").click()
-    assert not page.locator(".sidebar.open").is_visible()
+    page.locator(".sidebar.open").wait_for(state="detached")
 
 
 def test_scrolling_up_is_respected(open_page: OpenPage, server: ScriptedServer) -> None:

@@ -60,7 +60,7 @@ function onKey(event: KeyboardEvent, chat: Chat): void {
   const typing = event.target instanceof Element && event.target.matches('input, textarea, select');
   if (event.key === 'Escape' && live.value !== undefined && dialog.value === undefined) chat.stop();
   else if (command && event.shiftKey && event.key.toLowerCase() === 'o') act(event, newChat);
-  else if (command && !event.shiftKey && event.key === 'k') act(event, focusSearch);
+  else if (command && !event.shiftKey && event.key.toLowerCase() === 'k') act(event, focusSearch);
   else if (command && event.key === ',') act(event, () => open('settings'));
   else if (event.key === '?' && !typing && !command) act(event, () => open('shortcuts'));
 }
