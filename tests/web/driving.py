@@ -36,3 +36,17 @@ def wait_done(page: Page, timeout_s: float = 60) -> None:
 def titles(page: Page) -> list[str]:
     """The conversations in the list, in order."""
     return page.locator(".item-open").all_inner_texts()
+
+
+def begin_watching_pauses(page: Page) -> None:
+    """From now on the page notes the longest time in which it did not come round."""
+    page.evaluate(
+        "() => { clearInterval(window.watch); window.longest = 0; let last = performance.now();"
+        " window.watch = setInterval(() => { const now = performance.now();"
+        " window.longest = Math.max(window.longest, now - last); last = now; }, 20); }"
+    )
+
+
+def longest_pause_s(page: Page) -> float:
+    """The longest pause since the watch began, in seconds."""
+    return float(page.evaluate("window.longest")) / 1000

@@ -88,6 +88,7 @@ def test_everything_by_keyboard(open_page: OpenPage, server: ScriptedServer) -> 
     keyboard.press("Escape")
     page.get_by_text("Stopped", exact=True).wait_for()
     keyboard.press("ArrowUp")
+    page.wait_for_function("() => document.activeElement.ariaLabel === 'Edit your message'")
     keyboard.press("ControlOrMeta+A")
     keyboard.type("Three")
     keyboard.press("Enter")

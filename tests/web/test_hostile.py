@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from web.driving import ask, send, wait_done
+from web.driving import ask, begin_watching_pauses, longest_pause_s, send, wait_done
 from web.scripted_server import Script, ScriptedServer, event
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ SCRIPTS: dict[str, Script] = {
     "error": [event({"error": {"message": "<img src=x onerror=alert(1)> out of memory"}})],
     "wrong-types": [event({"choices": "x", "usage": 5, "timings": [1]}), event([1]), event(None), "fine"],
 }
-RESPONSIVE_S = 1.5  # the longest time that the page may not react: generous, the machine may be busy
+FROZEN_S = 5.0  # what grows with the square of the length takes minutes; a busy machine does not
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +87,16 @@ def test_markup_in_an_answer_stays_text(open_page: OpenPage, server: ScriptedSer
 @pytest.mark.parametrize("name", ["table", "line", "words", "quotes", "fence", "newlines", "odd"])
 def test_the_page_stays_responsive(open_page: OpenPage, server: ScriptedServer, name: str) -> None:
     page = open_page(server.address)
-    page.evaluate(
-        "() => { window.longest = 0; let last = performance.now();"
-        " setInterval(() => { const now = performance.now();"
-        " window.longest = Math.max(window.longest, now - last); last = now; }, 20); }"
-    )
+    begin_watching_pauses(page)
     ask(page, f"script:{name}", timeout_s=120)
     page.wait_for_timeout(200)
-    longest_s = page.evaluate("window.longest") / 1000
+    longest_s = longest_pause_s(page)
     print(f"{name}: longest pause {longest_s:.3f} s")
-    assert longest_s < RESPONSIVE_S
+    assert longest_s < FROZEN_S
     widths = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert widths[0] <= widths[1]
-    begun = time.monotonic()
     page.reload()
     page.locator(".answer").wait_for()
-    assert time.monotonic() - begun < 20
     assert "Good!" in ask(page, "Still there?").inner_text()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from web.driving import ask, send, titles, wait_done
+from web.driving import ask, begin_watching_pauses, longest_pause_s, send, titles, wait_done
 from web.scripted_server import ScriptedServer
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from web.conftest import OpenPage
 
+FROZEN_S = 5.0  # what grows with the square of the length takes minutes; a busy machine does not
 SCRIPTS = {
     "long": [f"word{index} " for index in range(2000)],
     "code": ["Here:\n\n```python\n", "x = '<b>'\n", "```\n"],
@@ -181,6 +182,29 @@ def test_a_wrong_file_is_refused_with_the_place(page: Page, tmp_path: Path) -> N
     page.locator("input[type=file]").set_input_files(file)
     page.get_by_text('conversations[0].messages[1].role is "robot"').wait_for()
     assert titles(page) == []
+
+
+def test_a_conversation_of_a_thousand_messages_stays_fast(page: Page, tmp_path: Path) -> None:
+    answer = "Some **words** with `code` and [a link](https://example.com).\n\n" * 20
+    code = "\n```python\nprint('x')  # comment\n```\n"
+    messages = [{"role": "user", "text": "Go on"}, {"role": "assistant", "text": answer + code}] * 500
+    conversation = {"title": "Long", "created": 1, "updated": 2, "settings": {}, "messages": messages}
+    file = tmp_path / "long.json"
+    content = {"format": "pocketglm-conversations", "version": 1, "conversations": [conversation]}
+    file.write_text(json.dumps(content))
+    page.locator("input[type=file]").set_input_files(file)
+    begin_watching_pauses(page)
+    page.get_by_text("Long", exact=True).click()
+    page.locator(".answer").last.wait_for()
+    page.wait_for_timeout(300)
+    opening_s = longest_pause_s(page)
+    begin_watching_pauses(page)
+    ask(page, "script:code")
+    streaming_s = longest_pause_s(page)
+    print(f"1000 messages: opening {opening_s:.3f} s, streaming {streaming_s:.3f} s")
+    assert max(opening_s, streaming_s) < FROZEN_S
+    page.locator(".answer").first.scroll_into_view_if_needed()
+    page.locator(".answer").first.locator(".hljs-string").wait_for()
 
 
 def test_code_is_coloured_and_copied(page: Page) -> None:

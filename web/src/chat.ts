@@ -26,7 +26,8 @@ export class Chat {
   private stopper: AbortController | undefined;
   private running: Promise<void> = Promise.resolve();
   private again: (() => void) | undefined; // what to do once a key is given
-  private keyGiven = false;
+  private keyAsked = false;
+  private keyTried = false;
 
   constructor(private readonly transport: Transport) {}
 
@@ -66,6 +67,8 @@ export class Chat {
 
   useKey(key: string): void {
     this.transport.setKey(key);
+    this.keyTried = true;
+    this.keyAsked = false;
     dialog.value = undefined;
     const again = this.again;
     this.again = undefined;
@@ -95,8 +98,9 @@ export class Chat {
 
   private askForKey(again?: () => void): void {
     if (again !== undefined) this.again = again;
-    keyRefused.value = dialog.value !== 'key' && this.keyGiven;
-    this.keyGiven = true;
+    else if (this.keyAsked) return; // who closed the dialog is not asked again by the clock
+    this.keyAsked = true;
+    keyRefused.value = this.keyTried;
     dialog.value = 'key';
   }
 
@@ -136,7 +140,9 @@ export class Chat {
 
   private async fail(answer: AnswerInProgress, error: unknown): Promise<void> {
     const failure = error instanceof TransportError ? error : new TransportError('broken', String(error));
-    const said = { unreachable: t('offline'), busy: t('busy'), unauthorized: t('keyText') };
+    const seconds = failure.retryAfterSeconds;
+    const busy = seconds === undefined ? t('busy') : t('busyFor', { seconds });
+    const said = { unreachable: t('offline'), busy, unauthorized: t('keyText') };
     await answer.end('failed', said[failure.kind as keyof typeof said] ?? failure.message);
     if (failure.kind === 'unauthorized') this.askForKey(() => void this.regenerate(answer.message.id));
   }

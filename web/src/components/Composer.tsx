@@ -45,6 +45,7 @@ export function Composer({ chat }: { chat: Chat }) {
       <textarea
         ref={field}
         id="message"
+        dir="auto"
         rows={1}
         aria-label={t('messageLabel')}
         placeholder={t('messagePlaceholder')}

@@ -1,6 +1,6 @@
 import { Copy, Pencil, RefreshCw } from 'lucide-preact';
 import { memo } from 'preact/compat';
-import { useEffect, useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Chat } from '../chat';
 import { type Message, splitThinking } from '../conversation';
 import { formatNumber, language, t } from '../i18n';
@@ -18,7 +18,9 @@ export const QuestionView = memo(function QuestionView({ message, chat }: Props)
   if (editing.value === message.id) return <QuestionEditor message={message} chat={chat} />;
   return (
     <article class="message question" aria-label={t('you')}>
-      <div class="bubble">{message.text}</div>
+      <div class="bubble" dir="auto">
+        {message.text}
+      </div>
       <div class="actions">
         <IconButton icon={Copy} label={t('copy')} onClick={() => void copyText(message.text)} />
         <IconButton
@@ -36,7 +38,7 @@ export const QuestionView = memo(function QuestionView({ message, chat }: Props)
 
 function QuestionEditor({ message, chat }: Props) {
   const field = useRef<HTMLTextAreaElement>(null);
-  useEffect(() => field.current?.focus(), []);
+  useLayoutEffect(() => field.current?.focus(), []);
   const close = () => {
     editing.value = undefined;
     document.getElementById('message')?.focus();
@@ -78,9 +80,10 @@ function QuestionEditor({ message, chat }: Props) {
 interface AnswerProps extends Props {
   writing: boolean;
   last: boolean;
+  eager: boolean;
 }
 
-export const AnswerView = memo(function AnswerView({ message, chat, writing, last }: AnswerProps) {
+export const AnswerView = memo(function AnswerView({ message, chat, writing, last, eager }: AnswerProps) {
   const { thinking, thinkingDone, text } = splitThinking(message.text);
   return (
     <article class="message answer" aria-label={t('assistant')} aria-busy={writing}>
@@ -91,7 +94,7 @@ export const AnswerView = memo(function AnswerView({ message, chat, writing, las
         </details>
       )}
       {writing && message.text === '' && <p class="waiting quiet">{t('waiting')}</p>}
-      <MarkdownView key={language.value} text={text} done={!writing} />
+      <MarkdownView key={language.value} text={text} done={!writing} eager={eager} />
       <Ending message={message} />
       {!writing && (
         <div class="actions">

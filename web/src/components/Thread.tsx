@@ -6,6 +6,7 @@ import { current, live, messages, status } from '../state';
 import { IconButton } from './IconButton';
 import { AnswerView, QuestionView } from './MessageView';
 
+const EAGER = 10; // messages at the end whose Markdown is rendered at once
 const NEAR_END = 60; // pixels from the end that still count as the end
 
 export function Thread({ chat }: { chat: Chat }) {
@@ -29,6 +30,7 @@ export function Thread({ chat }: { chat: Chat }) {
                 chat={chat}
                 writing={message.id === liveId}
                 last={index === list.length - 1}
+                eager={index >= list.length - EAGER}
               />
             ),
           )}

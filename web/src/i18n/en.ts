@@ -116,6 +116,7 @@ export const en = {
   tokens: '{count} tokens',
   offline: 'The server does not answer. Is it still running?',
   busy: 'The server is busy. Try again in a moment.',
+  busyFor: 'The server is busy. Try again in {seconds} seconds.',
   storageFailed: 'The browser does not keep conversations here (private window?). They are lost on reload.',
   keyTitle: 'API key',
   keyText: 'This server asks for a key. It is kept until you close this tab.',

@@ -116,6 +116,7 @@ export const zh: Record<TextKey, string> = {
   tokens: '{count} 词元',
   offline: '服务器没有响应。它还在运行吗？',
   busy: '服务器正忙，请稍后再试。',
+  busyFor: '服务器正忙，请在 {seconds} 秒后再试。',
   storageFailed: '浏览器无法在此保存对话（无痕窗口？），刷新后会丢失。',
   keyTitle: 'API 密钥',
   keyText: '此服务器需要密钥。关闭标签页前会一直保留。',
