@@ -12,8 +12,8 @@ using namespace decoder::POCKETGLM_ISA;
 typedef std::uint8_t Octets __attribute__((vector_size(4 * WIDTH)));
 
 constexpr int STEP_BYTES = 4;     // inputs of one channel that one lane of a dot product takes
-constexpr int PANEL_VECTORS = 2;  // 24 accumulators of the 32 registers in a tile of 12 rows
-constexpr int TILE_ROWS = 12;
+constexpr int PANEL_VECTORS = 2;  // 28 accumulators of the 32 registers in a tile of 14 rows
+constexpr int TILE_ROWS = 14;
 constexpr bool SIGNED_CODES = false;  // VPDPBUSD takes the stored, unsigned codes
 
 inline Octets load_octets(const void* from) { return (Octets)_mm512_loadu_si512(from); }

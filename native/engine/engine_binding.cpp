@@ -127,6 +127,7 @@ nb::dict usage_dict(const pglm_usage& usage) {
     result["weight_bytes"] = usage.weight_bytes;
     result["cache_bytes"] = usage.cache_bytes;
     result["buffer_bytes"] = usage.buffer_bytes;
+    result["streamed_bytes"] = usage.streamed_bytes;
     return result;
 }
 

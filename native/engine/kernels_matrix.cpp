@@ -13,7 +13,7 @@ std::size_t scratch_bytes(const LinearView& linear, std::int32_t count) {
 
 std::int32_t channel_step(const LinearView&, std::int32_t count) {
     constexpr int LEAST_CHANNELS = 16;  // a cache line of a row of the output
-    return count <= ROWS_AT_ONCE ? LEAST_CHANNELS : PANELS_AT_ONCE * PANEL;
+    return count <= ROWS_AT_ONCE ? LEAST_CHANNELS : PANEL;
 }
 
 void matmul(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last, float* out,

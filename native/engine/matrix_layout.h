@@ -33,9 +33,8 @@ namespace pocketglm::POCKETGLM_ISA {
 constexpr int VECTOR_BYTES = 4 * WIDTH;
 constexpr int PANEL = PANEL_VECTORS * WIDTH;  // channels
 constexpr int ROWS_AT_ONCE = 4;
-constexpr int PANELS_AT_ONCE = 4;   // share a tile's activations while those are in the first-level cache
-constexpr int CHUNK_INPUTS = 1024;  // 4 panels of them fit the second-level cache, 12 rows the first
-constexpr int CHUNK_FLOATS = 256;   // the same bytes of float weights
+constexpr int CHUNK_INPUTS = 4096;  // a panel of them fits the second-level cache beside some activations
+constexpr int CHUNK_FLOATS = 1024;  // the same bytes of float weights
 constexpr std::size_t ALIGNMENT = 64;
 
 // Bytes ahead of the ones in use to fetch, in each of two streams: memory answers in about 100 ns, in which

@@ -20,18 +20,14 @@ struct Panel {
 };
 
 struct Scratch {
-    Panel panels[PANELS_AT_ONCE];
-    float* tile;  // [row][channel] sums
+    Panel panel;
+    float* tile;  // [row][channel] sums of a panel that is not whole
 
     explicit Scratch(void* memory) {
-        std::uint8_t* at = static_cast<std::uint8_t*>(memory);
-        for (Panel& panel : panels) {
-            panel.codes = at;
-            panel.scales = reinterpret_cast<float*>(at + PANEL_BYTES);
-            panel.zeros = panel.scales + PANEL_ALPHAS;
-            at += PANEL_BYTES + 2 * sizeof(float) * PANEL_ALPHAS;
-        }
-        tile = reinterpret_cast<float*>(at);
+        panel.codes = static_cast<std::uint8_t*>(memory);
+        panel.scales = reinterpret_cast<float*>(panel.codes + PANEL_BYTES);
+        panel.zeros = panel.scales + PANEL_ALPHAS;
+        tile = panel.zeros + PANEL_ALPHAS;
     }
 };
 
@@ -45,35 +41,58 @@ struct Part {
     std::int32_t channel(int i) const { return first + (i < channels ? i : channels - 1); }
 };
 
-// The weights to be unpacked next, fetched into the second-level cache little by little while the dot
-// products run: a panel's rows lie too far apart for the hardware to foresee.
-class Ahead {
+// Lines of the cache that the rows of a part take in one array of the weight file.
+class Lines {
   public:
-    Ahead(const LinearView& linear, std::int32_t first, std::int32_t channels, std::int32_t start,
-          std::int32_t inputs)
-        : row_bytes_(linear.row_bytes()),
-          row_(linear.codes + row_bytes_ * first + static_cast<std::size_t>(start) * linear.bits / 8),
-          lines_((inputs * linear.bits / 8 + LINE - 1) / LINE),
-          left_(lines_ * channels) {}
+    Lines() = default;
+    Lines(const void* array, std::size_t row_bytes, const Part& part, std::size_t start, std::size_t bytes)
+        : row_(static_cast<const std::uint8_t*>(array) + row_bytes * part.first + start),
+          row_bytes_(row_bytes),
+          in_row_(static_cast<int>((bytes + LINE - 1) / LINE)),
+          left_(in_row_ * part.channels) {}
 
     int left() const { return left_; }
-
-    inline void fetch(int count) {
-        count = count < left_ ? count : left_;
-        left_ -= count;
-        for (; count > 0; --count) {
-            __builtin_prefetch(row_ + line_ * LINE, 0, 2);
-            if (++line_ == lines_) {
-                line_ = 0;
-                row_ += row_bytes_;
-            }
+    inline void fetch_one() {
+        __builtin_prefetch(row_ + line_ * LINE, 0, 2);
+        --left_;
+        if (++line_ == in_row_) {
+            line_ = 0;
+            row_ += row_bytes_;
         }
     }
 
   private:
-    std::size_t row_bytes_;
-    const std::uint8_t* row_;
-    int lines_, line_ = 0, left_;
+    const std::uint8_t* row_ = nullptr;
+    std::size_t row_bytes_ = 0;
+    int in_row_ = 0, line_ = 0, left_ = 0;
+};
+
+// The weights to be unpacked next, fetched into the second-level cache little by little while the dot
+// products run: a panel's rows lie too far apart for the hardware to foresee.
+class Ahead {
+  public:
+    Ahead() = default;
+    explicit Ahead(const Part& part) {
+        const LinearView& linear = *part.linear;
+        const auto bytes = [&](std::int32_t inputs) {
+            return static_cast<std::size_t>(inputs) * linear.bits / 8;
+        };
+        codes_ = Lines(linear.codes, linear.row_bytes(), part, bytes(part.start), bytes(part.inputs));
+        if (linear.bits >= 16) return;
+        const std::size_t alpha_bytes = sizeof(std::uint16_t) * (linear.symmetric ? 1 : 2);
+        const auto groups = [&](std::int32_t inputs) { return alpha_bytes * (inputs / linear.group); };
+        alpha_ = Lines(linear.alpha, groups(linear.stored_inputs), part, groups(part.start),
+                       groups(part.inputs + linear.group - 1));
+    }
+
+    int left() const { return codes_.left() + alpha_.left(); }
+    inline void fetch(int count) {
+        for (; count > 0 && codes_.left() > 0; --count) codes_.fetch_one();
+        for (; count > 0 && alpha_.left() > 0; --count) alpha_.fetch_one();
+    }
+
+  private:
+    Lines codes_, alpha_;
 };
 
 template <int BITS>
@@ -145,16 +164,21 @@ void multiply_tile(const Panel& panel, const Blocks& blocks, int count, const st
         Ints products[R][PANEL_VECTORS] = {};
         dot_steps<BITS, R>(panel.codes + static_cast<std::size_t>(block) * blocks.size * PANEL,
                            x + static_cast<std::size_t>(block) * blocks.size * R, steps, products);
+        Floats weight_scales[PANEL_VECTORS], weight_zeros[PANEL_VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; ++v) {
-            const Floats weight_scales = load(panel.scales + block * PANEL + v * WIDTH);
-            const Floats weight_zeros = load(panel.zeros + block * PANEL + v * WIDTH);
+            weight_scales[v] = load(panel.scales + block * PANEL + v * WIDTH);
+            weight_zeros[v] = load(panel.zeros + block * PANEL + v * WIDTH);
+        }
 #pragma GCC unroll 16
-            for (int r = 0; r < R; ++r) {
+        for (int r = 0; r < R; ++r) {
+            const Floats row_sum = all(sums[block * R + r]), row_scale = all(scales[block * R + r]);
+#pragma GCC unroll 4
+            for (int v = 0; v < PANEL_VECTORS; ++v) {
                 float* at = tile + r * PANEL + v * WIDTH;
-                const Floats zeros = fused(weight_zeros, all(sums[block * R + r]), load(at));
-                const Floats scaled = to_floats(products[r][v]) * weight_scales;
-                store(at, fused(scaled, all(scales[block * R + r]), zeros));
+                const Floats zeros = fused(weight_zeros[v], row_sum, load(at));
+                const Floats scaled = to_floats(products[r][v]) * weight_scales[v];
+                store(at, fused(scaled, row_scale, zeros));
             }
         }
     }
@@ -217,122 +241,120 @@ inline void with_rows(int rows, const Body& body) {
     }
 }
 
-// A tile's sums before a chunk: the bias, then what the chunks before it left in `out`.
-void load_tile(const Part& part, int rows, const float* out, std::size_t out_stride, float* tile) {
-    for (int r = 0; r < rows; ++r) {
-        if (part.start > 0) {
-            std::memcpy(tile + r * PANEL, out + r * out_stride + part.first, sizeof(float) * part.channels);
-        } else if (r == 0) {
-            for (int i = 0; i < part.channels; ++i) tile[i] = bias_of(*part.linear, part.first + i);
-        } else {
-            std::memcpy(tile + r * PANEL, tile, sizeof(float) * PANEL);
-        }
-    }
+// The bias of a part's channels for `rows` rows; columns behind the last channel stay as they are.
+void begin_rows(const Part& part, int rows, float* tile) {
+    for (int i = 0; i < part.channels; ++i) tile[i] = bias_of(*part.linear, part.first + i);
+    for (int r = 1; r < rows; ++r) std::memcpy(tile + r * PANEL, tile, sizeof(float) * PANEL);
 }
 
-void store_tile(const Part& part, int rows, float* out, std::size_t out_stride, const float* tile) {
-    for (int r = 0; r < rows; ++r) {
-        std::memcpy(out + r * out_stride + part.first, tile + r * PANEL, sizeof(float) * part.channels);
-    }
+void copy_rows(const float* from, std::size_t from_stride, int rows, int channels, float* to,
+               std::size_t to_stride) {
+    for (int r = 0; r < rows; ++r)
+        std::memcpy(to + r * to_stride, from + r * from_stride, sizeof(float) * channels);
 }
 
-// The chunk of inputs that the panels of `parts` hold, for all rows.
+// A part's chunk of inputs for all rows: multiply_one(first row, rows, sums, their stride) for every tile.
 template <typename MultiplyTile>
-void multiply_chunk(const Part* parts, int count, const Scratch& scratch, std::int32_t rows, float* out,
-                    std::size_t out_stride, const MultiplyTile& multiply_one) {
-    for (std::int32_t tile = 0; tile < tile_count(rows); ++tile) {
-        const std::int32_t start = tile_start(rows, tile), in_tile = tile_start(rows, tile + 1) - start;
-        float* to = out + start * out_stride;
-        for (int i = 0; i < count; ++i) {
-            load_tile(parts[i], in_tile, to, out_stride, scratch.tile);
-            multiply_one(scratch.panels[i], start, in_tile);
-            store_tile(parts[i], in_tile, to, out_stride, scratch.tile);
+void multiply_part(const Part& part, std::int32_t rows, float* tile, float* out, std::size_t out_stride,
+                   const MultiplyTile& multiply_one) {
+    for (std::int32_t i = 0; i < tile_count(rows); ++i) {
+        const std::int32_t start = tile_start(rows, i), in_tile = tile_start(rows, i + 1) - start;
+        float* to = out + start * out_stride + part.first;
+        if (part.start == 0) {
+            begin_rows(part, in_tile, tile);
+        } else {
+            copy_rows(to, out_stride, in_tile, part.channels, tile, PANEL);
         }
+        multiply_one(start, in_tile);
+        copy_rows(tile, PANEL, in_tile, part.channels, to, out_stride);
     }
 }
 
 template <int BITS>
-void quantized_chunk(const Part* parts, int count, const Activations& x, const Scratch& scratch, Ahead& ahead,
-                     float* out, std::size_t out_stride) {
-    const Part& part = parts[0];
+void quantized_part(const Part& part, const Activations& x, const Scratch& scratch, Ahead& ahead, float* out,
+                    std::size_t out_stride) {
     const Blocks blocks(*part.linear);
     const Quantized prepared(*part.linear, x.count, x.data);
-    for (int i = 0; i < count; ++i) {
-        unpack_codes<BITS>(parts[i], scratch.panels[i].codes);
-        unpack_alpha<BITS>(parts[i], blocks, scratch.panels[i]);
-    }
+    unpack_codes<BITS>(part, scratch.panel.codes);
+    unpack_alpha<BITS>(part, blocks, scratch.panel);
     const int first_block = part.start / blocks.size, block_count = part.inputs / blocks.size;
-    const int turns = tile_count(x.count) * count * block_count;
+    const int turns = tile_count(x.count) * block_count;
     const int fetches = (ahead.left() + turns - 1) / turns;
-    multiply_chunk(parts, count, scratch, x.count, out, out_stride,
-                   [&](const Panel& panel, std::int32_t start, std::int32_t rows) {
-                       const std::int8_t* codes = prepared.codes + prepared.row_codes * start +
-                                                  static_cast<std::size_t>(part.start) * rows;
-                       const std::size_t at =
-                           prepared.row_scales * start + static_cast<std::size_t>(first_block) * rows;
-                       with_rows(rows, [&](auto r) {
-                           multiply_tile<BITS, r()>(panel, blocks, block_count, codes, prepared.scales + at,
-                                                    prepared.sums + at, scratch.tile, ahead, fetches);
-                       });
-                   });
+    multiply_part(part, x.count, scratch.tile, out, out_stride, [&](std::int32_t start, std::int32_t rows) {
+        const std::int8_t* codes =
+            prepared.codes + prepared.row_codes * start + static_cast<std::size_t>(part.start) * rows;
+        const std::size_t at = prepared.row_scales * start + static_cast<std::size_t>(first_block) * rows;
+        with_rows(rows, [&](auto r) {
+            multiply_tile<BITS, r()>(scratch.panel, blocks, block_count, codes, prepared.scales + at,
+                                     prepared.sums + at, scratch.tile, ahead, fetches);
+        });
+    });
 }
 
 template <int BITS>
-void float_chunk(const Part* parts, int count, const Activations& x, const Scratch& scratch, Ahead& ahead,
-                 float* out, std::size_t out_stride) {
-    const Part& part = parts[0];
+void float_part(const Part& part, const Activations& x, const Scratch& scratch, Ahead& ahead, float* out,
+                std::size_t out_stride) {
     const std::size_t width = float_row(*part.linear);
-    for (int i = 0; i < count; ++i) {
-        unpack_floats<BITS>(parts[i], reinterpret_cast<float*>(scratch.panels[i].codes));
-    }
-    const int turns = tile_count(x.count) * count;
+    unpack_floats<BITS>(part, reinterpret_cast<float*>(scratch.panel.codes));
+    const int turns = tile_count(x.count);
     const int fetches = (ahead.left() + turns - 1) / turns;
-    multiply_chunk(parts, count, scratch, x.count, out, out_stride,
-                   [&](const Panel& panel, std::int32_t start, std::int32_t rows) {
-                       ahead.fetch(fetches);
-                       const float* values = static_cast<const float*>(x.data) + width * start +
-                                             static_cast<std::size_t>(part.start) * rows;
-                       with_rows(rows, [&](auto r) {
-                           multiply_float_tile<r()>(panel, part.inputs, values, scratch.tile);
-                       });
-                   });
+    multiply_part(part, x.count, scratch.tile, out, out_stride, [&](std::int32_t start, std::int32_t rows) {
+        ahead.fetch(fetches);
+        const float* values =
+            static_cast<const float*>(x.data) + width * start + static_cast<std::size_t>(part.start) * rows;
+        with_rows(rows, [&](auto r) {
+            multiply_float_tile<r()>(scratch.panel, part.inputs, values, scratch.tile);
+        });
+    });
 }
+
+// The parts of channels [first, last), in the order in which they are multiplied: a panel's chunks of inputs
+// one after the other.
+class Parts {
+  public:
+    Parts(const LinearView& linear, std::int32_t first, std::int32_t last)
+        : linear_(linear),
+          step_(linear.bits < 16 ? CHUNK_INPUTS : CHUNK_FLOATS),
+          last_(last),
+          channel_(first) {}
+
+    bool done() const { return channel_ >= last_; }
+    Part part() const {
+        const std::int32_t inputs = linear_.stored_inputs - start_, channels = last_ - channel_;
+        return {&linear_, channel_, channels < PANEL ? channels : PANEL, start_,
+                inputs < step_ ? inputs : step_};
+    }
+    void next() {
+        start_ += step_;
+        if (start_ < linear_.stored_inputs) return;
+        start_ = 0;
+        channel_ += PANEL;
+    }
+
+  private:
+    const LinearView& linear_;
+    std::int32_t step_, last_, channel_, start_ = 0;
+};
 
 }  // namespace
 
 std::size_t panel_scratch_bytes(const LinearView&) {
-    return round_up(
-        PANELS_AT_ONCE * (PANEL_BYTES + 2 * sizeof(float) * PANEL_ALPHAS) + sizeof(float) * TILE_ROWS * PANEL,
-        ALIGNMENT);
+    return round_up(PANEL_BYTES + sizeof(float) * (2 * PANEL_ALPHAS + TILE_ROWS * PANEL), ALIGNMENT);
 }
 
 void multiply_panels(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
                      float* out, std::size_t out_stride, void* memory) {
     const Scratch scratch(memory);
-    const auto chunk = linear.bits == 4    ? quantized_chunk<4>
-                       : linear.bits == 8  ? quantized_chunk<8>
-                       : linear.bits == 16 ? float_chunk<16>
-                                           : float_chunk<32>;
-    const std::int32_t step = linear.bits < 16 ? CHUNK_INPUTS : CHUNK_FLOATS;
-    constexpr std::int32_t CHANNELS = PANELS_AT_ONCE * PANEL;
-    const auto least = [](std::int32_t a, std::int32_t b) { return a < b ? a : b; };
-    const auto positive = [](std::int32_t a) { return a > 0 ? a : 0; };
-    for (std::int32_t channel = first; channel < last; channel += CHANNELS) {
-        for (std::int32_t start = 0; start < linear.stored_inputs; start += step) {
-            const std::int32_t left = linear.stored_inputs - start, inputs = left < step ? left : step;
-            Part parts[PANELS_AT_ONCE];
-            int count = 0;
-            for (std::int32_t at = channel; at < last && count < PANELS_AT_ONCE; at += PANEL, ++count) {
-                parts[count] = {&linear, at, last - at < PANEL ? last - at : PANEL, start, inputs};
-            }
-            Ahead ahead =
-                start + step < linear.stored_inputs
-                    ? Ahead(linear, channel, least(last - channel, CHANNELS), start + step,
-                            least(left - step, step))
-                    : Ahead(linear, channel + CHANNELS, positive(least(last - channel - CHANNELS, CHANNELS)),
-                            0, least(linear.stored_inputs, step));
-            chunk(parts, count, x, scratch, ahead, out, out_stride);
-        }
+    const auto multiply = linear.bits == 4    ? quantized_part<4>
+                          : linear.bits == 8  ? quantized_part<8>
+                          : linear.bits == 16 ? float_part<16>
+                                              : float_part<32>;
+    Parts parts(linear, first, last);
+    while (!parts.done()) {
+        const Part part = parts.part();
+        parts.next();
+        Ahead ahead = parts.done() ? Ahead() : Ahead(parts.part());
+        multiply(part, x, scratch, ahead, out, out_stride);
     }
 }
 

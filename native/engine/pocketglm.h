@@ -101,9 +101,10 @@ typedef struct {
 typedef struct {
     const char* isa;
     int32_t threads;
-    uint64_t weight_bytes; /* in memory: mapped files, or the buffers that blocks are read into */
-    uint64_t cache_bytes;  /* KV cache pages */
-    uint64_t buffer_bytes; /* activations and scratch */
+    uint64_t weight_bytes;   /* in memory: mapped files, or the buffers that blocks are read into */
+    uint64_t cache_bytes;    /* KV cache pages */
+    uint64_t buffer_bytes;   /* activations and scratch */
+    uint64_t streamed_bytes; /* read from disk at every pass, since they do not fit */
 } pglm_usage;
 
 /* ---- a run of blocks ---- */

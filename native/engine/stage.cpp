@@ -133,6 +133,7 @@ pglm_usage Stage::usage() const {
     usage.threads = machine_.team->count();
     usage.weight_bytes = weights_.bytes();
     usage.buffer_bytes = work_.size();
+    usage.streamed_bytes = weights_.streamed_bytes();
     usage.cache_bytes = account_.used() - usage.weight_bytes - usage.buffer_bytes;
     return usage;
 }

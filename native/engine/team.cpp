@@ -21,6 +21,16 @@ namespace {
 constexpr int SPINS_INSIDE = 4000;
 constexpr int SPINS_BETWEEN = 8000;
 
+constexpr int NO_CPU = -1;
+
+int current_cpu() {
+#if defined(__linux__)
+    return ::sched_getcpu();
+#else
+    return NO_CPU;
+#endif
+}
+
 std::uint64_t both(std::uint32_t high, std::uint32_t low) { return std::uint64_t{high} << 32 | low; }
 std::uint32_t high(std::uint64_t both) { return static_cast<std::uint32_t>(both >> 32); }
 std::uint32_t low(std::uint64_t both) { return static_cast<std::uint32_t>(both); }
@@ -81,7 +91,8 @@ std::shared_ptr<Team> Team::shared(int threads) {
     return team;
 }
 
-Team::Team(int threads) : process_(getpid()) {
+Team::Team(int threads) : process_(getpid()), cpus_(threads) {
+    for (std::atomic<int>& cpu : cpus_) cpu.store(NO_CPU);
     try {
         threads_.reserve(threads - 1);
         for (int index = 1; index < threads; ++index) {
@@ -117,6 +128,7 @@ void Team::run(const std::function<void(Member&)>& work) {
     work_ = &work;
     first_step_ = high(taken_.load());
     const std::uint32_t open = high(run_.load()) + 1;
+    cpus_[0].store(current_cpu());
     run_.store(both(open, 0));
     if (!threads_.empty()) wake();
     Member caller(*this, 0, first_step_);
@@ -135,8 +147,10 @@ void Team::serve(int index) {
             SPINS_BETWEEN);
         if (stopping_.load()) return;
         if (!join(&seen)) continue;
+        settle(index);
         Member member(*this, index, first_step_);
         (*work_)(member);
+        cpus_[index].store(NO_CPU);
         leave();
     }
 }
@@ -151,6 +165,27 @@ bool Team::join(std::uint32_t* seen) {
         }
     }
     return false;
+}
+
+// A member that finds itself on the CPU of another one moves to a CPU without any, if it may use one.
+void Team::settle(int index) {
+#if defined(__linux__)
+    const int mine = current_cpu();
+    const bool shared = std::any_of(cpus_.begin(), cpus_.end(),
+                                    [mine](const std::atomic<int>& cpu) { return cpu.load() == mine; });
+    cpu_set_t allowed;
+    if (shared && ::sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+        cpu_set_t others = allowed;
+        for (const std::atomic<int>& cpu : cpus_) {
+            if (const int taken = cpu.load(); taken >= 0) CPU_CLR(taken, &others);
+        }
+        // Bound for a moment, which moves it, then free again.
+        if (CPU_COUNT(&others) > 0 && ::sched_setaffinity(0, sizeof others, &others) == 0) {
+            (void)::sched_setaffinity(0, sizeof allowed, &allowed);
+        }
+    }
+#endif
+    cpus_[index].store(current_cpu());
 }
 
 void Team::leave() {

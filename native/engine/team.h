@@ -3,7 +3,8 @@
 // A forward pass is one run. Its threads take pieces of each step as they get to them, and go on when
 // all pieces of the step are done: a thread that the system has interrupted holds the others up only
 // while it holds a piece, and skips what was done without it. Threads spin briefly where they wait, since
-// steps take microseconds, and then sleep.
+// steps take microseconds, and then sleep. None is bound to a CPU, but one that wakes on the CPU of another
+// moves away: beside a busy background process Linux leaves both there, at half the speed, for seconds.
 #pragma once
 
 #include <sys/types.h>
@@ -74,6 +75,7 @@ class Team {
 
     void serve(int index);
     bool join(std::uint32_t* seen);
+    void settle(int index);
     void leave();
     void stop();
     template <typename Ready>
@@ -92,6 +94,8 @@ class Team {
     // The step at hand, counted over all runs, and how much of it is taken.
     alignas(64) std::atomic<std::uint64_t> taken_{0};
     alignas(64) std::atomic<int> done_{0};  // of the step at hand
+
+    std::vector<std::atomic<int>> cpus_;  // where each member runs, -1 outside of runs
 
     std::mutex sleep_;
     std::condition_variable awake_;

@@ -30,7 +30,16 @@ typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
 typedef uint16_t Halves __attribute__((vector_size(2 * WIDTH)));
 typedef int8_t Bytes __attribute__((vector_size(WIDTH)));
 
-inline Floats all(float value) { return Floats{} + value; }
+// Not `Floats{} + value`: the compiler must keep that addition, since it turns -0 into 0.
+inline Floats all(float value) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_set1_ps(value);
+#elif defined(__AVX2__)
+    return (Floats)_mm256_set1_ps(value);
+#else
+    return Floats{value, value, value, value};
+#endif
+}
 
 inline Floats load(const float* from) {
     Floats value;

@@ -29,6 +29,7 @@ class WeightStore {
     int count() const { return static_cast<int>(files_.size()); }
     int mapped_count() const { return static_cast<int>(maps_.size()); }
     std::uint64_t bytes() const { return taken_ + buffers_[0].size() + buffers_[1].size(); }  // in memory
+    std::uint64_t streamed_bytes() const;  // read at every pass
     int window(int block) const { return files_[block].window(); }
     // The tensors of a block, for shapes and formats; the data is there only between `views` and `release`.
     const WeightViews& shape(int block) const { return views_[0][block]; }

@@ -61,3 +61,20 @@ def test_peak_memory_grows_with_use() -> None:
     held = bytearray(b"x" * (64 << 20))
     assert peak_rss_bytes() >= before
     assert len(held) == 64 << 20
+
+
+def test_contexts_are_measured_beside_the_prompt(causal_path: Path) -> None:
+    settings = BenchSettings(prompt_tokens=10, new_tokens=4, rounds=3, contexts=(5, 60))
+    result = bench(causal_path, settings, engine="native", threads=1, kv="int8", context=64)
+    assert [rates.context for rates in result.contexts] == [5, 60]
+    data = result.to_dict()
+    assert all(rates["prefill_tps"] > 0 and rates["decode_tps"] > 0 for rates in data["contexts"])
+    assert data["first_prefill_tps"] > 0
+    assert 0 < data["peak_anonymous_bytes"] < data["peak_rss_bytes"]
+    with pytest.raises(InputError, match="needs 65 tokens, the model's context holds 64"):
+        bench(causal_path, BenchSettings(10, 4, contexts=(61,)), engine="native", context=64)
+
+
+def test_one_round_has_one_prefill(causal_path: Path) -> None:
+    result = bench(causal_path, BenchSettings(10, 2, rounds=1), engine="reference")
+    assert result.first_prefill_tps == result.prefill_tps

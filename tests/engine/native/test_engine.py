@@ -19,7 +19,7 @@ from pocketglm.architecture.spec import ModelSpec, RotarySpec
 from pocketglm.engine.contract import Batch, EngineOptions, KVType, Segment
 from pocketglm.engine.native import _engine
 from pocketglm.engine.native.engine import NativeEngine
-from pocketglm.engine.native.memory_plan import HEAD_BUFFERS, cache_bytes, work_bytes
+from pocketglm.engine.native.memory_plan import HEAD_BUFFERS, buffer_bytes, cache_bytes, work_bytes
 from pocketglm.engine.reference.engine import ReferenceEngine
 from pocketglm.errors import EngineError
 from pocketglm.package.reader import Package
@@ -123,17 +123,12 @@ def test_memory_is_given_back(plain: Package) -> None:
     assert stage.usage()["cache_bytes"] == 0
 
 
-def whole_blocks(size: int) -> int:
-    """Buffers that are read past the page cache take whole blocks of the disk."""
-    return -(-size // 4096) * 4096
-
-
 def memory_for(package: Package, held_blocks: float) -> EngineOptions:
     """A limit under which the weights have room for that many blocks, two of them in buffers."""
     files = package.manifest.files
     options = EngineOptions(threads=2, kv="float32", context=64)
     size = files["block_00.mnn.weight"].size
-    weights = int(2 * whole_blocks(size) + (held_blocks - 2) * size)
+    weights = int(2 * buffer_bytes(size) + (held_blocks - 2) * size)
     caches = cache_bytes(package, package.spec.num_blocks, "float32", 64)
     rest = files["head.mnn.weight"].size + HEAD_BUFFERS + caches + work_bytes(package, options, 64)
     return replace(options, memory_bytes=weights + rest)
@@ -154,13 +149,16 @@ def test_blocks_that_do_not_fit_are_read_in_turn(tmp_path: Path, blocks: int, he
         assert taken <= (options.memory_bytes or 0)
         size = package.manifest.files["block_00.mnn.weight"].size
         whole = held == blocks  # then nothing is read in turn, and there are no buffers
-        assert usage["weight_bytes"] == (held - 2) * size + 2 * (size if whole else whole_blocks(size))
+        assert usage["weight_bytes"] == (held - 2) * size + 2 * (size if whole else buffer_bytes(size))
         runner.release()
 
 
 def test_memory_limits_that_cannot_hold(plain: Package) -> None:
-    for held in (-10, 1.9):
-        options = memory_for(plain, held)
+    size = sum(plain.manifest.files[f"block_{index:02}.mnn.weight"].size for index in range(3))
+    enough = memory_for(plain, 2).memory_bytes - 2 * buffer_bytes(1) + size  # type: ignore[operator]
+    NativeEngine().load_blocks(plain, range(3), replace(memory_for(plain, 2), memory_bytes=enough))
+    for missing in (1, size, enough - 1):
+        options = replace(memory_for(plain, 2), memory_bytes=enough - missing)
         with pytest.raises(EngineError, match=r"memory limit.*at least \d+ MiB are needed"):
             NativeEngine().load_blocks(plain, range(3), options)
 

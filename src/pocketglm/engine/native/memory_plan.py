@@ -15,7 +15,7 @@ from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.reader import Package
 
 PAGE_POSITIONS = 64
-DIRECT_ALIGNMENT = 4096
+HUGE_PAGE = 2 << 20
 STREAM_BUFFERS = 2
 SLICE_ROWS = 512
 
@@ -45,7 +45,7 @@ def plan_memory(package: Package, blocks: range, kv: KVType, options: EngineOpti
     if left is None:
         return MemoryLimits()
     sizes = [package.manifest.files[block_file(index)].size for index in blocks]
-    weights = min(sum(sizes), STREAM_BUFFERS * _aligned(max(sizes)))
+    weights = min(sum(sizes), STREAM_BUFFERS * buffer_bytes(max(sizes)))
     context = options.context or UNPLANNED_CONTEXT
     parts = {
         "what the process holds without the model": options.memory_taken,
@@ -88,8 +88,9 @@ def work_bytes(package: Package, options: EngineOptions, context: int) -> int:
     return 4 * floats + SCRATCH_BYTES * (options.threads or os.cpu_count() or 1)
 
 
-def _aligned(size: int) -> int:
-    return -(-size // DIRECT_ALIGNMENT) * DIRECT_ALIGNMENT
+def buffer_bytes(size: int) -> int:
+    """A buffer that a block of `size` bytes is read into, in whole huge pages."""
+    return -(-size // HUGE_PAGE) * HUGE_PAGE
 
 
 def _mib(size: int) -> str:
