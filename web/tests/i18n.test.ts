@@ -1,0 +1,38 @@
+import { describe, expect, it } from 'vitest';
+import { chooseLanguage, formatBytes, initialLanguage, t } from '../src/i18n';
+import { en } from '../src/i18n/en';
+import { zh } from '../src/i18n/zh';
+
+describe('languages', () => {
+  it.each(Object.keys(en) as (keyof typeof en)[])('put the same values into %s', (key) => {
+    const values = (text: string) => (text.match(/\{\w+\}/g) ?? []).sort();
+    expect(values(zh[key])).toEqual(values(en[key]));
+  });
+
+  it.each([
+    [null, ['zh-TW', 'en'], 'zh'],
+    [null, ['de-DE', 'zh-CN'], 'zh'],
+    [null, ['fr'], 'en'],
+    ['en', ['zh'], 'en'],
+    ['xx', ['zh'], 'zh'],
+  ])('choose by %s and %s', (choice, preferred, expected) => {
+    expect(initialLanguage(choice, preferred)).toBe(expected);
+  });
+
+  it('change what is said', () => {
+    chooseLanguage('zh');
+    expect(t('contextUsed', { used: 1, total: 2 })).toBe('1 / 2 词元');
+    chooseLanguage('en');
+    expect(t('contextUsed', { used: 1, total: 2 })).toBe('1 / 2 tokens');
+  });
+
+  it('write bytes as people read them', () => {
+    expect([0, 1023, 1536, 200 * 2 ** 20, 3 * 2 ** 30].map(formatBytes)).toEqual([
+      '0 B',
+      '1,023 B',
+      '1.5 KiB',
+      '200 MiB',
+      '3.0 GiB',
+    ]);
+  });
+});
