@@ -1,0 +1,101 @@
+"""Who takes part: a line for each peer, and how to find the Python environment that has it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+BENCH = Path(__file__).parent.parent
+FIND = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """`module` runs it, `package` must be importable, `model` names what it loads (see models.py).
+
+    `bits` are those of a stored weight, scales and zero points included.
+    """
+
+    name: str
+    label: str
+    module: str
+    package: str
+    model: str
+    bits: float
+    cases: tuple[str, ...] = ("block8", "block8-kv2", "chatglm-6b", "tiny")
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    named_only: bool = False  # takes part only where an environment was named for it
+
+
+INT4 = 4 + 32 / 64  # zero and scale, float16, for 64 weights
+OPENVINO = {"KV_CACHE_PRECISION": "u8"}
+ALL_CASES = (*Peer.cases, "smollm2")
+PEERS = (
+    Peer("pocketglm", "PocketGLM, native", "pocketglm_native", "pocketglm", "package", INT4, ALL_CASES),
+    Peer(
+        *("pocketglm-chatglm", "PocketGLM, native, ChatGLM-6B's own blocks"),
+        *("pocketglm_native", "pocketglm", "chatglm-package", INT4, ("block8", "chatglm-6b", "tiny")),
+    ),
+    Peer("llama.cpp", "llama.cpp, Q4_0", "llama_cpp_peer", "llama_cpp", "gguf", 4.5, ALL_CASES),
+    Peer("mnn", "MNN, wheel", "mnn_llm", "MNN", "mnn-llm", INT4, ALL_CASES),
+    Peer(
+        *("mnn-source", "MNN, from source, AVX-512", "mnn_llm", "MNN", "mnn-llm", INT4, ALL_CASES),
+        named_only=True,
+    ),
+    Peer(
+        *("openvino", "OpenVINO, u4 in groups of 64", "openvino_cpu", "openvino", "openvino-u4"),
+        *(4 + 20 / 64, Peer.cases, OPENVINO),
+    ),
+    Peer(
+        *("openvino-i4", "OpenVINO, i4 in groups of 128", "openvino_cpu", "openvino", "openvino-i4-128"),
+        *(4 + 16 / 128, Peer.cases, OPENVINO),
+    ),
+    Peer(
+        *("onnxruntime", "onnxruntime-genai, int4 in groups of 64", "onnxruntime_genai_cpu"),
+        *("onnxruntime_genai", "onnx", 4 + 32 / 64),
+    ),
+    Peer("transformers", "transformers, bfloat16", "torch_bfloat16", "transformers", "bfloat16", 16),
+)
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Python interpreters and extra module folders by peer. Options come first, then the environment.
+
+    `POCKETGLM_PEER_LLAMA_CPP=/path/to/python` names the interpreter of `llama.cpp`.
+    """
+
+    pythons: Mapping[str, str]
+    paths: Mapping[str, str]
+
+    def python(self, peer: str) -> str:
+        return self.pythons.get(peer) or os.environ.get(self._variable(peer)) or sys.executable
+
+    def named(self, peer: str) -> bool:
+        return peer in self.pythons or peer in self.paths or self._variable(peer) in os.environ
+
+    def variables(self, peer: str) -> dict[str, str]:
+        """Of a child process: where its modules are, and nothing from a hub."""
+        folders = [str(BENCH), *([self.paths[peer]] if peer in self.paths else [])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "HF_HUB_OFFLINE": "1"}
+
+    def has(self, peer: Peer) -> bool:
+        if peer.named_only and not self.named(peer.name):
+            return False
+        return _importable(self.python(peer.name), self.paths.get(peer.name, ""), peer.package)
+
+    @staticmethod
+    def _variable(peer: str) -> str:
+        return "POCKETGLM_PEER_" + "".join(c if c.isalnum() else "_" for c in peer).upper()
+
+
+@cache
+def _importable(python: str, folder: str, package: str) -> bool:
+    variables = {**os.environ, "PYTHONPATH": folder}
+    return subprocess.run([python, "-c", FIND, package], env=variables, check=False).returncode == 0
