@@ -29,7 +29,7 @@ SMOLLM2 = Path(".venv") / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 def main() -> None:
     options = parse()
     environments = Environments(pairs(options.python), pairs(options.path))
-    case = Case(options.case, options.cache, given_files(options))
+    case = Case(options.case, options.cache.resolve(), given_files(options))
     there = [peer for peer in chosen(options) if reason_against(peer, environments) is None]
     models = [(peer, case.prepare(peer, environments)) for peer in there]
     task = Task(
@@ -42,6 +42,8 @@ def main() -> None:
         new_tokens=options.new_tokens,
         vocabulary=case.vocabulary(),
     )
+    if options.rounds == 0:
+        return
     found = measure(models, task, options.rounds, environments)
     report = make_report(found, case, task, options)
     print(table(report["rows"], report["limits"]))
@@ -62,7 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--path", action="append", default=[], metavar="PEER=DIR", help="folder of a peer's Python module"
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0: only write the models")
     parser.add_argument("--prompts", type=sizes, default=(256,), help="tokens, comma-separated")
     parser.add_argument("--contexts", type=sizes, default=(16,), help="tokens before the decoded ones")
     parser.add_argument("--sequences", type=sizes, default=(), help="sequences decoded together")
@@ -99,7 +101,7 @@ def given_files(options: argparse.Namespace) -> dict[str, Path]:
     if options.case == "smollm2":
         if not options.gguf.is_file():
             raise SystemExit(f"{options.gguf} not found: `make smollm2` fetches it, or name it with --gguf")
-        given["gguf"] = options.gguf.resolve()
+        given["model.gguf"] = options.gguf.resolve()
     return given
 
 
@@ -120,7 +122,7 @@ def reason_against(peer: Peer, environments: Environments) -> str | None:
 
 
 def make_report(found: list[Measured], case: Case, task: Task, options: argparse.Namespace) -> dict[str, Any]:
-    shape = case.shape.to_dict() if case.shape else case.given["gguf"].name
+    shape = case.shape.to_dict() if case.shape else case.given["model.gguf"].name
     return {
         "case": case.name,
         "shape": shape,

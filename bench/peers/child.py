@@ -1,6 +1,6 @@
-"""One measurement in a fresh process: `PYTHON -m peers.child PEER TASK`, the result as the last line.
+"""One measurement in a fresh process: arguments MODULE TASK, the result as the last line.
 
-Enters: the name of a peer's module and a `Task` as JSON. Leaves: seconds and bytes as JSON.
+Enters: the name of a peer's module here and a `Task` as JSON. Leaves: seconds and bytes as JSON.
 """
 
 from __future__ import annotations
@@ -118,7 +118,3 @@ def memory() -> dict[str, int]:
     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
     names = {"peak_rss_bytes": "VmHWM", "anonymous_bytes": "RssAnon"}
     return {name: int(fields[field].split()[0]) * 1024 for name, field in names.items()}
-
-
-if __name__ == "__main__":
-    main()

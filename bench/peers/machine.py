@@ -7,9 +7,8 @@ import os
 import statistics
 import sys
 
-from kernels import DOT_ROUNDS, filled
-
 from peers.child import MARK, pin
+from peers.registry import BENCH
 from pocketglm.engine.native import _kernels
 
 READ_BYTES = 512 << 20  # far more than any cache
@@ -17,6 +16,9 @@ TIMES = 7
 
 
 def main() -> None:
+    sys.path.insert(0, str(BENCH))
+    from kernels import DOT_ROUNDS, filled
+
     threads = int(sys.argv[1])
     pin(threads)
     memory = filled(READ_BYTES, os.urandom(1 << 20))
@@ -26,7 +28,3 @@ def main() -> None:
         dot.append(_kernels.dot_product_rate(DOT_ROUNDS, threads))
     answer = {"read": statistics.median(read), "dot": statistics.median(dot)}
     print(MARK + json.dumps({**answer, "isa": _kernels.isa_names()[0]}))
-
-
-if __name__ == "__main__":
-    main()

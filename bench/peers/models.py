@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peers import shape as shapes
-from peers.registry import Environments, Peer
+from peers.registry import Environments, Peer, child_line
 from peers.shape import Shape
 
 SHAPES = {
@@ -29,7 +29,7 @@ SMOLLM2_CONVERSION = ("--group", "32")  # Q4_1's own groups, so the values stay 
 
 @dataclass(frozen=True)
 class Case:
-    """One model for everybody. `given` are files of the user's: "package", "chatglm-package", "gguf"."""
+    """One model for everybody. `given` are files of the user's: "package", "chatglm-package", "model.gguf"."""
 
     name: str
     folder: Path
@@ -47,7 +47,7 @@ class Case:
         """The peer's model; made if it is not there."""
         if peer.model in self.given:
             return self.given[peer.model]
-        target = self.folder / self.name / (peer.model + (".gguf" if peer.model == "gguf" else ""))
+        target = self.folder / self.name / peer.model
         if target.exists():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +58,11 @@ class Case:
             source = self.prepare(_package_peer(peer), environments)
             _pocketglm("export", source, "--format", "mnn-llm", "-o", partial)
         elif self.shape is None:
-            _pocketglm("convert", self.given["gguf"], "-o", partial, *SMOLLM2_CONVERSION)
+            _pocketglm("convert", self.given["model.gguf"], "-o", partial, *SMOLLM2_CONVERSION)
         else:
             python = environments.python(peer.name) if peer.package == "openvino" else sys.executable
-            arguments = [peer.model, json.dumps(self.shape.to_dict()), str(partial)]
-            variables = environments.variables(peer.name)
-            subprocess.run([python, "-m", "peers.write", *arguments], env=variables, check=True)
+            line = child_line(python, "write", peer.model, json.dumps(self.shape.to_dict()), str(partial))
+            subprocess.run(line, env=environments.variables(peer.name), check=True)
         partial.rename(target)
         return target
 

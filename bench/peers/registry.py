@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 BENCH = Path(__file__).parent.parent
+START = (
+    "import sys; sys.path[0] = sys.argv.pop(1); import peers; sys.path.pop(0); "
+    "import importlib; importlib.import_module('peers.' + sys.argv.pop(1)).main()"
+)
+"""Runs a module of this package, and leaves no folder of the benchmark where a peer looks for modules:
+transformers would take `bench/kernels.py` for a library that it knows."""
+
 FIND = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)"
 
 
@@ -42,7 +49,7 @@ PEERS = (
         *("pocketglm-chatglm", "PocketGLM, native, ChatGLM-6B's own blocks"),
         *("pocketglm_native", "pocketglm", "chatglm-package", INT4, ("block8", "chatglm-6b", "tiny")),
     ),
-    Peer("llama.cpp", "llama.cpp, Q4_0", "llama_cpp_peer", "llama_cpp", "gguf", 4.5, ALL_CASES),
+    Peer("llama.cpp", "llama.cpp, Q4_0", "llama_cpp_peer", "llama_cpp", "model.gguf", 4.5, ALL_CASES),
     Peer("mnn", "MNN, wheel", "mnn_llm", "MNN", "mnn-llm", INT4, ALL_CASES),
     Peer(
         *("mnn-source", "MNN, from source, AVX-512", "mnn_llm", "MNN", "mnn-llm", INT4, ALL_CASES),
@@ -82,8 +89,7 @@ class Environments:
 
     def variables(self, peer: str) -> dict[str, str]:
         """Of a child process: where its modules are, and nothing from a hub."""
-        folders = [str(BENCH), *([self.paths[peer]] if peer in self.paths else [])]
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "HF_HUB_OFFLINE": "1"}
+        return {**os.environ, "PYTHONPATH": self.paths.get(peer, ""), "HF_HUB_OFFLINE": "1"}
 
     def has(self, peer: Peer) -> bool:
         if peer.named_only and not self.named(peer.name):
@@ -93,6 +99,11 @@ class Environments:
     @staticmethod
     def _variable(peer: str) -> str:
         return "POCKETGLM_PEER_" + "".join(c if c.isalnum() else "_" for c in peer).upper()
+
+
+def child_line(python: str, module: str, *arguments: str) -> list[str]:
+    """The command that runs `peers.MODULE` with `python`."""
+    return [python, "-c", START, str(BENCH), module, *arguments]
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import Any
 
 from peers.child import MARK
 from peers.models import warm
-from peers.registry import Environments, Peer
+from peers.registry import Environments, Peer, child_line
 from peers.task import Task
 
 CHILD_TIMEOUT = 1800.0
@@ -53,9 +53,9 @@ def _once(measured: Measured, task: Task, environments: Environments) -> None:
     peer = measured.peer
     warm(measured.model)
     own = environments.variables("")
-    measured.machine.append(_child([sys.executable, "-m", "peers.machine", str(task.threads)], own))
+    measured.machine.append(_child(child_line(sys.executable, "machine", str(task.threads)), own))
     asked = replace(task, model=str(measured.model), settings=dict(peer.settings), started=time.monotonic())
-    line = [environments.python(peer.name), "-m", "peers.child", peer.module, asked.to_json()]
+    line = child_line(environments.python(peer.name), "child", peer.module, asked.to_json())
     try:
         measured.answers.append(_child(line, environments.variables(peer.name)))
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Writes one model: `PYTHON -m peers.write KIND SHAPE PATH`, in the environment that has what it takes."""
+"""Writes one model: arguments KIND SHAPE PATH, in the environment that has what it takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> None:
         from peers.write_package import chatglm_spec, llama_spec, write_package
 
         write_package(path, (llama_spec if kind == "package" else chatglm_spec)(shape))
-    elif kind == "gguf":
+    elif kind == "model.gguf":
         from peers.write_gguf import write_gguf
 
         write_gguf(path, shape)
@@ -34,7 +34,3 @@ def main() -> None:
         write_openvino(path, shape, Compression(symmetric, 128 if kind.endswith("-128") else 64))
     else:
         raise SystemExit(f"unknown kind of model: {kind}")
-
-
-if __name__ == "__main__":
-    main()
