@@ -29,7 +29,7 @@ SMOLLM2_CONVERSION = ("--group", "32")  # Q4_1's own groups, so the values stay 
 
 @dataclass(frozen=True)
 class Case:
-    """One model for everybody. `given` are files of the user's: "package", "chatglm-package", "model.gguf"."""
+    """One model for everybody. `given` are files of the user's by kind of model."""
 
     name: str
     folder: Path
