@@ -41,7 +41,13 @@ class Peer:
 
 
 INT4 = 4 + 32 / 64  # zero and scale, float16, for 64 weights
-OPENVINO = {"KV_CACHE_PRECISION": "u8"}
+
+
+def openvino(group: int) -> dict[str, str]:
+    """Its own cache type, named; activations quantized by the weights' groups: 1.2 times its default's speed."""
+    return {"KV_CACHE_PRECISION": "u8", "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group)}
+
+
 ALL_CASES = (*Peer.cases, "smollm2")
 PEERS = (
     Peer("pocketglm", "PocketGLM, native", "pocketglm_native", "pocketglm", "package", INT4, ALL_CASES),
@@ -57,11 +63,11 @@ PEERS = (
     ),
     Peer(
         *("openvino", "OpenVINO, u4 in groups of 64", "openvino_cpu", "openvino", "openvino-u4"),
-        *(4 + 20 / 64, Peer.cases, OPENVINO),
+        *(4 + 20 / 64, Peer.cases, openvino(64)),
     ),
     Peer(
         *("openvino-i4", "OpenVINO, i4 in groups of 128", "openvino_cpu", "openvino", "openvino-i4-128"),
-        *(4 + 16 / 128, Peer.cases, OPENVINO),
+        *(4 + 16 / 128, Peer.cases, openvino(128)),
     ),
     Peer(
         *("onnxruntime", "onnxruntime-genai, int4 in groups of 64", "onnxruntime_genai_cpu"),

@@ -30,10 +30,9 @@ def machine_medians(found: Sequence[Measured]) -> dict[str, float]:
 
 def rows_of(found: Sequence[Measured], case: Case, first_prompt: int) -> list[dict[str, Any]]:
     """One row a peer that answered, in the order of the peers."""
-    limits = machine_medians(found)
     answered = [measured for measured in found if measured.answers and not measured.failure]
     reference = next((m.answers[0]["logits"] for m in answered if m.peer.name == BASE), None)
-    rows = [_row(measured, case, limits, first_prompt) for measured in answered]
+    rows = [_row(measured, case, first_prompt) for measured in answered]
     for row, measured in zip(rows, answered, strict=True):
         same_model = case.shape is not None and measured.peer.model not in OTHER_VALUES
         logits = measured.answers[0]["logits"]
@@ -41,7 +40,7 @@ def rows_of(found: Sequence[Measured], case: Case, first_prompt: int) -> list[di
     return rows
 
 
-def _row(measured: Measured, case: Case, limits: dict[str, float], first_prompt: int) -> dict[str, Any]:
+def _row(measured: Measured, case: Case, first_prompt: int) -> dict[str, Any]:
     peer, answers = measured.peer, measured.answers
     weights = weight_bytes(measured, case)
     prefill = _rates(answers, "prefill_s", int)
@@ -60,8 +59,8 @@ def _row(measured: Measured, case: Case, limits: dict[str, float], first_prompt:
         "prefill_tps": prefill,
         "decode_tps": decode,
         "together_tps": together,
-        "of_dot": {size: _share_of_dot(rate, measured, case, limits) for size, rate in prefill.items()},
-        "of_read": {size: round(rate * weights / limits["read"], 3) for size, rate in decode.items()},
+        "of_dot": _shares(measured, "prefill_s", "dot", _operations(measured, case)),
+        "of_read": _shares(measured, "decode_s", "read", lambda _: weights),
     }
 
 
@@ -88,11 +87,27 @@ def _parameters(measured: Measured, case: Case, *, with_head: bool) -> int:
     return shape.blocks * block + (shape.vocabulary * shape.hidden if with_head else 0)
 
 
-def _share_of_dot(rate: float, measured: Measured, case: Case, limits: dict[str, float]) -> float | None:
-    """The head runs on one row only, so the blocks alone count."""
+def _operations(measured: Measured, case: Case) -> Callable[[str], float] | None:
+    """Multiplications and additions of a prompt. The head runs on one row only: the blocks alone count."""
     if case.shape is None:
         return None
-    return round(2 * _parameters(measured, case, with_head=False) * rate / limits["dot"], 3)
+    each = 2 * _parameters(measured, case, with_head=False)
+    return lambda size: each * int(size)
+
+
+def _shares(
+    measured: Measured, name: str, limit: str, work: Callable[[str], float] | None
+) -> dict[str, float | None]:
+    """Median share of what the machine could do right before, by size: its speed changes with time."""
+    shares: dict[str, float | None] = {}
+    for size in _rates(measured.answers, name, int):
+        rates = [answer[name][size] * machine[limit] for answer, machine in _pairs(measured)]
+        shares[size] = work and round(statistics.median(work(size) / rate for rate in rates), 3)
+    return shares
+
+
+def _pairs(measured: Measured) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return list(zip(measured.answers, measured.machine, strict=True))
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
