@@ -22,7 +22,6 @@ from peers.rounds import Measured, measure
 from peers.task import Task
 
 FIRST_PROMPT = 256
-TINY_PROMPT = 24
 SMOLLM2 = Path(".venv") / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -35,7 +34,7 @@ def main() -> None:
     task = Task(
         model="",
         threads=options.threads,
-        first_prompt=TINY_PROMPT if options.case == "tiny" else FIRST_PROMPT,
+        first_prompt=options.first_prompt,
         prompts=options.prompts,
         contexts=options.contexts,
         sequences=options.sequences,
@@ -65,6 +64,9 @@ def parse() -> argparse.Namespace:
         "--path", action="append", default=[], metavar="PEER=DIR", help="folder of a peer's Python module"
     )
     parser.add_argument("--rounds", type=int, default=3, help="0: only write the models")
+    parser.add_argument(
+        "--first-prompt", type=int, default=FIRST_PROMPT, help="tokens of a fresh process's first prompt"
+    )
     parser.add_argument("--prompts", type=sizes, default=(256,), help="tokens, comma-separated")
     parser.add_argument("--contexts", type=sizes, default=(16,), help="tokens before the decoded ones")
     parser.add_argument("--sequences", type=sizes, default=(), help="sequences decoded together")

@@ -104,8 +104,8 @@ def _peers_note(report: Mapping[str, Any]) -> str:
     named = ", ".join(f"{label} {version}" for label, version in versions.items())
     limits = report["limits"]
     parts = (
-        f"{report['machine']}, {report['threads']} threads, interleaved rounds: {report['rounds']}, medians, ",
-        f"{report['date']}; the machine read {limits['read'] / 1e9:.1f} GB/s and did ",
+        f"{report['machine']}, {report['threads']} threads, medians, interleaved rounds: ",
+        f"{report['rounds']}, {report['date']}; the machine read {limits['read'] / 1e9:.1f} GB/s and did ",
         f"{limits['dot'] / 1e9:.0f} billion operations of byte dot products a second ",
         f"({report['isa']}) in the same run. {named}. Command: `{report['command']}`.",
     )

@@ -19,7 +19,7 @@ PACKAGE = "openvino"
 def version() -> str:
     import openvino
 
-    return openvino.__version__.partition("-")[0]
+    return str(openvino.__version__).partition("-")[0]
 
 
 class OpenVino:

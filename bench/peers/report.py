@@ -118,7 +118,7 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
 
 def table(rows: Sequence[dict[str, Any]], limits: dict[str, float]) -> str:
     """For people; rates are tokens a second, and in brackets multiples of PocketGLM's."""
-    base = next((row for row in rows if row["peer"] == BASE), None)
+    base = next((row for row in rows if row["peer"].startswith(BASE)), None)
     lines = [
         f"machine: reads {limits['read'] / 1e9:.1f} GB/s, {limits['dot'] / 1e9:.0f} GOPS of byte dot products"
     ]

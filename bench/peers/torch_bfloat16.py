@@ -27,8 +27,8 @@ class Transformers:
 
         torch.set_num_threads(task.threads)
         self._torch = torch
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.bfloat16)
-        self._model.eval()
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.bfloat16)
+        self._model = model.eval()
         self._cache: Any = None
 
     def prefill(self, tokens: list[int]) -> list[float]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 GROUP = 64
 PATTERN_ROWS = 256  # a multiple of every head's width
+PIECE_BYTES = 16 << 20
 CODE_SPREAD = 4.6  # standard deviation of 0..15, all equally likely
 EMBEDDING_SPREAD = 1.0
 
@@ -63,7 +64,12 @@ def embedding(vocabulary: int, hidden: int) -> Iterator[NDArray[np.float32]]:
 
 
 def tiles(encoded: NDArray[Any], rows: int) -> Iterator[NDArray[Any]]:
-    """`rows` rows, in pieces: the pattern over and over."""
+    """`rows` rows, in large pieces: the pattern over and over.
+
+    Large, because Linux gives huge pages to files that are written so, as a converter's are.
+    """
+    times = max(1, min(PIECE_BYTES // encoded.nbytes, -(-rows // len(encoded))))
+    encoded = np.tile(encoded, (times, *[1] * (encoded.ndim - 1)))
     for start in range(0, rows, len(encoded)):
         yield encoded[: rows - start]
 

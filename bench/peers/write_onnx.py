@@ -165,12 +165,12 @@ class _Graph:
         return ids + mask + self._cache("past_key_values", "past")
 
     def _outputs(self) -> list[Any]:
-        sizes = ["batch", 1, self.shape.vocabulary]
+        sizes: list[str | int | None] = ["batch", 1, self.shape.vocabulary]
         logits = self.helper.make_tensor_value_info("logits", self.types.FLOAT, sizes)
         return [logits, *self._cache("present", "total")]
 
     def _cache(self, stem: str, length: str) -> list[Any]:
-        sizes = ["batch", self.shape.kv_heads, length, self.shape.head_dim]
+        sizes: list[str | int | None] = ["batch", self.shape.kv_heads, length, self.shape.head_dim]
         return [
             self.helper.make_tensor_value_info(f"{stem}.{i}.{part}", self.types.FLOAT, sizes)
             for i in range(self.shape.blocks)

@@ -33,7 +33,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(cache: Path) -> dict[str, Any]:
     """Two rounds with everybody who is here, but MNN: exporting takes long and has tests of its own."""
     peers = "pocketglm,pocketglm-chatglm,llama.cpp,openvino,onnxruntime,transformers"
-    sizes = ("--prompts", "8,24", "--contexts", "4", "--sequences", "1,2", "--new-tokens", "3")
+    sizes = (
+        "--first-prompt",
+        24,
+        "--prompts",
+        "8,24",
+        "--contexts",
+        "4",
+        "--sequences",
+        "1,2",
+        "--new-tokens",
+        "3",
+    )
     output = cache / "peers.json"
     options = ("--case", "tiny", "--rounds", 2, "--cache", cache, "--output", output, "--peers", peers)
     done = run_peers(*options, *sizes)
