@@ -24,7 +24,8 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 CLI_PAGE = DOCS / "cli.md"
 FORMATS = DOCS / "measurements" / "formats.json"
-PAGES = (ROOT / "README.md", *sorted((DOCS / "guides").glob("*.md")))
+PEERS = DOCS / "measurements" / "peers.json"
+PAGES = (ROOT / "README.md", DOCS / "benchmarks.md", *sorted((DOCS / "guides").glob("*.md")))
 SECTION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -71,7 +72,84 @@ def formats_table() -> str:
     return f"{_table(head, rows)}\n\n{note}"
 
 
-SECTIONS: Mapping[str, Callable[[], str]] = {"models": models_table, "formats": formats_table}
+def peers_table() -> str:
+    """The 8-block model in all engines that were measured, and where the figures come from."""
+    report = json.loads(PEERS.read_text("utf-8"))["block8"]
+    prompt, context = str(report["first_prompt"]), "16"
+    base = report["rows"][0]
+    rows = []
+    for row in report["rows"]:
+        prefill, decode = row["prefill_tps"][prompt], row["decode_tps"][context]
+        of_peak = f"{row['of_dot'][prompt]:.0%}, {row['of_read'][context]:.0%}"
+        rows.append(
+            (
+                row["label"],
+                f"{prefill:.0f} ({prefill / base['prefill_tps'][prompt]:.2f})",
+                f"{decode:.1f} ({decode / base['decode_tps'][context]:.2f})",
+                of_peak,
+                f"{row['first_token_s']:.2f} s",
+                f"{row['first_prefill_tps'] / prefill:.0%}",
+                f"{row['peak_rss_bytes'] / row['weight_file_bytes']:.2f}",
+            )
+        )
+    head = (
+        *("engine", f"prefill of {prompt}, tokens/s", "decode, tokens/s", "of dot products, of reading"),
+        *("first token of a fresh process", "first prefill of steady", "peak memory in weight files"),
+    )
+    return f"{_table(head, rows)}\n\n{_peers_note(report)}"
+
+
+def _peers_note(report: Mapping[str, Any]) -> str:
+    versions = {row["label"].partition(",")[0]: row["version"] for row in report["rows"]}
+    named = ", ".join(f"{label} {version}" for label, version in versions.items())
+    limits = report["limits"]
+    parts = (
+        f"{report['machine']}, {report['threads']} threads, medians, interleaved rounds: ",
+        f"{report['rounds']}, {report['date']}; the machine read {limits['read'] / 1e9:.1f} GB/s and did ",
+        f"{limits['dot'] / 1e9:.0f} billion operations of byte dot products a second ",
+        f"({report['isa']}) in the same run. {named}. Command: `{report['command']}`.",
+    )
+    return "".join(parts)
+
+
+def peers_sizes() -> str:
+    """One table a case: tokens a second by prompt, context and sequences."""
+    parts = []
+    for case, report in sorted(json.loads(PEERS.read_text("utf-8")).items()):
+        columns = _peer_columns(report["rows"])
+        rows = [(row["label"], *_peer_rates(row, columns), *_peer_sizes(row)) for row in report["rows"]]
+        names = tuple(name for *_, name in columns)
+        head = ("engine", *names, "first token", "anonymous memory")
+        failed = "".join(f" {peer} {why.splitlines()[0]}." for peer, why in report["failures"].items())
+        parts.append(f"**{case}**\n\n{_table(head, rows)}\n\n{_peers_note(report)}{failed}")
+    return "\n\n".join(parts)
+
+
+def _peer_rates(row: Mapping[str, Any], columns: Sequence[tuple[str, str, str]]) -> list[str]:
+    return [f"{row[kind][size]:.1f}" if size in row[kind] else "" for kind, size, _ in columns]
+
+
+def _peer_sizes(row: Mapping[str, Any]) -> list[str]:
+    memory = f"{row['anonymous_bytes'] / 2**20:.0f} MiB" if "anonymous_bytes" in row else ""
+    return [f"{row['first_token_s']:.2f} s", memory]
+
+
+def _peer_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """(kind, size, heading) of every figure that any row has."""
+    kinds = {"prefill_tps": "prefill {}", "decode_tps": "decode at {}", "together_tps": "{} together"}
+    return [
+        (kind, size, heading.format(size))
+        for kind, heading in kinds.items()
+        for size in sorted({size for row in rows for size in row[kind]}, key=int)
+    ]
+
+
+SECTIONS: Mapping[str, Callable[[], str]] = {
+    "models": models_table,
+    "formats": formats_table,
+    "peers": peers_table,
+    "peers-sizes": peers_sizes,
+}
 
 
 def cli_page() -> str:
