@@ -48,7 +48,7 @@ install-test: $(VENV)/.installed-test
 $(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard native/*/*) $(wildcard web/* web/src/* web/src/*/* web/public/*)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python -m pip install --quiet -e '.[serve]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

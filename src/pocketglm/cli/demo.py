@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,6 +133,11 @@ def _show_next_steps(package: Path) -> None:
     console.note("\nGo on with:")
     for command in (f"chat {name}", f"run {name} 'Tell me a story.'", f"inspect {name}", f"bench {name}"):
         console.note(f"  {program} {command}")
+    if find_spec("fastapi") is None:
+        console.note("\nFor the chat page, install PocketGLM with its server: pip install '.[serve]'")
+        return
+    console.note(f"\nThe chat page opens at http://127.0.0.1:8000 after:")
+    console.note(f"  {program} serve {name}")
 
 
 def _program() -> str:
