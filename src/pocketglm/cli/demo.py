@@ -136,7 +136,7 @@ def _show_next_steps(package: Path) -> None:
     if find_spec("fastapi") is None:
         console.note("\nFor the chat page, install PocketGLM with its server: pip install '.[serve]'")
         return
-    console.note(f"\nThe chat page opens at http://127.0.0.1:8000 after:")
+    console.note("\nThe chat page opens at http://127.0.0.1:8000 after:")
     console.note(f"  {program} serve {name}")
 
 
