@@ -9,8 +9,6 @@ import numpy as np
 
 from peers.task import Task
 
-PACKAGE = "llama_cpp"
-
 
 def version() -> str:
     import llama_cpp

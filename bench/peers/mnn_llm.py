@@ -13,8 +13,6 @@ import numpy as np
 
 from peers.task import Task
 
-PACKAGE = "MNN"
-
 
 def version() -> str:
     import _mnncengine

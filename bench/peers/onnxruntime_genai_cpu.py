@@ -9,8 +9,6 @@ import numpy as np
 
 from peers.task import Task
 
-PACKAGE = "onnxruntime_genai"
-
 
 def version() -> str:
     import onnxruntime_genai

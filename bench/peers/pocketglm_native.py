@@ -8,8 +8,6 @@ import numpy as np
 
 from peers.task import Task
 
-PACKAGE = "pocketglm"
-
 
 def version() -> str:
     import pocketglm

@@ -6,8 +6,6 @@ from typing import Any
 
 from peers.task import Task
 
-PACKAGE = "transformers"
-
 
 def version() -> str:
     import torch
