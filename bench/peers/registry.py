@@ -63,7 +63,7 @@ PEERS = (
         bits=INT4,
         cases=OWN,
     ),
-    Peer("llama.cpp", "llama.cpp, Q4_0", "llama_cpp_peer", "llama_cpp", "model.gguf", 4.5, ALL),
+    Peer("llama.cpp", "llama.cpp", "llama_cpp_peer", "llama_cpp", "model.gguf", 4.5, ALL),
     Peer("mnn", "MNN, wheel", "mnn_llm", "MNN", "mnn-llm", INT4, ALL),
     Peer(
         *("mnn-source", "MNN, from source with AVX-512"),
