@@ -40,8 +40,9 @@ def answer_of(model: type[BaseModel], streams: bool = False) -> dict[str, Any]:
     """A success, as JSON and, for what can stream, as events."""
     answer: dict[str, Any] = {"model": model, "description": "The answer"}
     if streams:
-        text = "Chunks of the answer, each one a JSON object, then `[DONE]`"
-        answer["content"] = {"text/event-stream": {"schema": {"type": "string", "description": text}}}
+        text = "A chunk of the answer as a JSON object; in the last event, `[DONE]`"
+        event = {"type": "object", "properties": {"data": {"type": "string", "description": text}}}
+        answer["content"] = {"text/event-stream": {"schema": {**event, "required": ["data"]}}}
     return answer
 
 
