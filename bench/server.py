@@ -149,46 +149,46 @@ def prompts(model: Any, length: int, count: int, seed: int) -> list[list[int]]:
     return [[source[(start + i) % len(source)] for i in range(length)] for start in starts]
 
 
-def engine_rates(package: Path, arguments: argparse.Namespace) -> tuple[list[float], dict[str, Any]]:
-    """The engine's own rates with the prompts the server gets, and those prompts."""
+async def speed(package: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One client against the engine alone, eight against one, a shared prefix against none.
+
+    The engine alone and the server take turns, and ratios are medians of those within a round, so that a
+    machine that is slower for a while slows both.
+    """
     import pocketglm
 
-    with pocketglm.load(package, threads=arguments.threads, lookup=arguments.lookup) as model:
-        one = [prompts(model, 32, 1, seed)[0] for seed in range(arguments.rounds)]
-        settings = model.settings(max_new_tokens=arguments.new_tokens, ignore_eos=True, temperature=0.0)
-        rates = []
-        for prompt in one:
-            with model.session() as session:
-                answer = model.answer(prompt, settings, session).finish()
-                rates.append(answer.statistics.decode_tps)
-        together = [prompts(model, 32, CLIENTS_TOGETHER, 100 + seed) for seed in range(arguments.rounds)]
-        shared = [prompts(model, PREFIX_TOKENS, 3, 200 + seed) for seed in range(arguments.rounds)]
-        return rates, {"one": one, "together": together, "shared": shared}
-
-
-async def speed(package: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One client against the engine alone, eight against one, a shared prefix against none."""
-    own, inputs = engine_rates(package, arguments)
     body = {"max_tokens": arguments.new_tokens, "ignore_eos": True, "temperature": 0}
-    async with server(package, arguments) as (port, _):
-        client = Client(port)
-        one = [(await client.stream("/v1/completions", {**body, "prompt": p})).rate for p in inputs["one"]]
-        together = [await together_rate(client, body, each) for each in inputs["together"]]
-        firsts = [await first_tokens(client, *each) for each in inputs["shared"]]
-    first, second = (statistics.median(times) for times in zip(*firsts, strict=True))
-    rates = {
-        "engine_tps": statistics.median(own),
-        "one_client_tps": statistics.median(one),
-        "eight_clients_tps": statistics.median(together),
-        "first_ttft_s": first,
-        "shared_prefix_ttft_s": second,
-    }
-    return {
-        **rates,
-        "one_client_of_engine": rates["one_client_tps"] / rates["engine_tps"],
-        "eight_of_one": rates["eight_clients_tps"] / rates["one_client_tps"],
-        "shared_of_first": second / first,
-    }
+    rounds: list[dict[str, float]] = []
+    with pocketglm.load(package, threads=arguments.threads, lookup=arguments.lookup) as model:
+        async with server(package, arguments) as (port, _):
+            client = Client(port)
+            for seed in range(arguments.rounds):
+                one = prompts(model, 32, 1, seed)[0]
+                own = engine_rate(model, one, arguments.new_tokens)
+                single = (await client.stream("/v1/completions", {**body, "prompt": one})).rate
+                several = await together_rate(client, body, prompts(model, 32, CLIENTS_TOGETHER, 100 + seed))
+                first, second = await first_tokens(client, *prompts(model, PREFIX_TOKENS, 3, 200 + seed))
+                rounds.append(
+                    {
+                        "engine_tps": own,
+                        "one_client_tps": single,
+                        "eight_clients_tps": several,
+                        "first_ttft_s": first,
+                        "shared_prefix_ttft_s": second,
+                        "one_client_of_engine": single / own,
+                        "eight_of_one": several / single,
+                        "shared_of_first": second / first,
+                    }
+                )
+    medians = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    return {**medians, "rounds": rounds}
+
+
+def engine_rate(model: Any, prompt: list[int], new_tokens: int) -> float:
+    """Tokens a second of the engine in this process, without a server."""
+    settings = model.settings(max_new_tokens=new_tokens, ignore_eos=True, temperature=0.0)
+    with model.session() as session:
+        return float(model.answer(prompt, settings, session).finish().statistics.decode_tps)
 
 
 async def together_rate(client: Client, body: dict[str, Any], inputs: list[list[int]]) -> float:
@@ -277,7 +277,8 @@ def main() -> None:
     result = asyncio.run((load if arguments.load else speed)(arguments.package, arguments))
     for name, value in result.items():
         shown = f"{value:.3f}" if isinstance(value, float) else value
-        print(f"{name:22} {shown}", file=sys.stderr)
+        if name != "rounds":
+            print(f"{name:22} {shown}", file=sys.stderr)
     print(json.dumps(result))
 
 

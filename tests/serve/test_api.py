@@ -281,7 +281,8 @@ def test_a_full_queue_and_a_client_that_leaves(causal_path: Path) -> None:
     with running(causal_path, batch=BatchSettings(running=1, waiting=0)) as server:
         body = {"messages": HELLO, "stream": True, **ENDLESS}
         with server.client.stream("POST", CHAT, json=body) as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()  # dropping it would close the connection
+            next(lines)
             response = server.chat()
             assert "waiting already" in refused(response, 429)
             assert int(response.headers["retry-after"]) >= 1

@@ -19,8 +19,9 @@ from pocketglm.serve.settings import RequestLimits, ServerSettings
 
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"\\[]{}'))
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_STRING = re.compile(rb'"[^"]*"?')
 
 
 class RequestGuard:
@@ -119,8 +120,8 @@ def json_depth(body: bytes, enough: int) -> int:
     """How deeply arrays and objects of a JSON text are nested; counts no further than past `enough`."""
     if body.count(b"[") + body.count(b"{") <= enough:
         return 0
-    # Only quotes, escapes and brackets are kept; an escaped quote keeps its backslash before it
-    structure = re.sub(rb"\\[^\"\\\\]", b"", body).translate(None, _NOT_STRUCTURE)
+    # Escapes go first, in pairs from the left, so that every quote left begins or ends a string
+    structure = _ESCAPE.sub(b"", body).translate(None, _NOT_STRUCTURE)
     depth = 0
     for byte in _STRING.sub(b"", structure):
         if byte in b"[{":
