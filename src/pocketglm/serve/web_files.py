@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,12 +54,23 @@ class WebFile:
 
 def read_web_files(folder: Traversable | None = None) -> dict[str, WebFile]:
     """The files of the page by URL path; only a notice at `/` where the page was not built."""
-    folder = folder if folder is not None else files("pocketglm").joinpath(FOLDER)
+    folder = folder if folder is not None else _built_folder()
     found = dict(_walk(folder, "")) if folder.is_dir() else {}
     if INDEX not in found:
         return {"/": _web_file(NOT_BUILT, ".html", "no-store")}
     served = {f"/{name}": file for name, file in found.items()}
     return {"/": served[f"/{INDEX}"], **served}
+
+
+def _built_folder() -> Traversable:
+    """Where the build has put the page: beside the modules, or apart from them in an editable install."""
+    beside = files("pocketglm").joinpath(FOLDER)
+    if beside.is_dir():
+        return beside
+    try:
+        return Path(str(distribution("pocketglm").locate_file(f"pocketglm/{FOLDER}")))
+    except PackageNotFoundError:  # run from the sources without being installed
+        return beside
 
 
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, WebFile]]:
