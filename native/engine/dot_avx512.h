@@ -70,18 +70,31 @@ inline void load_pairs(const std::uint16_t* from, Floats& zeros, Floats& scales)
     scales = (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
 }
 
-// One stage of a transposition: the upper H lanes of every 2H lanes of `a` change places with the lower
-// H of `b`.
-template <int H>
-inline void exchange(Ints& a, Ints& b) {
-    Ints first, second;
-    for (int lane = 0; lane < WIDTH; ++lane) {
-        first[lane] = (lane & H) == 0 ? lane : WIDTH + lane - H;
-        second[lane] = (lane & H) == 0 ? lane + H : WIDTH + lane;
+// vector i, lane j becomes vector j, lane i. Within 128 bits first: those shuffles are the cheap ones.
+inline void transpose(Ints (&m)[WIDTH]) {
+    __m512i quads[WIDTH];  // [4 k + c], 128-bit lane L: column 4 L + c of the rows 4 k to 4 k + 3
+#pragma GCC unroll 4
+    for (int k = 0; k < WIDTH; k += 4) {
+        const __m512i a = (__m512i)m[k], b = (__m512i)m[k + 1], c = (__m512i)m[k + 2], d = (__m512i)m[k + 3];
+        const __m512i ab0 = _mm512_unpacklo_epi32(a, b), ab2 = _mm512_unpackhi_epi32(a, b);
+        const __m512i cd0 = _mm512_unpacklo_epi32(c, d), cd2 = _mm512_unpackhi_epi32(c, d);
+        quads[k] = _mm512_unpacklo_epi64(ab0, cd0);
+        quads[k + 1] = _mm512_unpackhi_epi64(ab0, cd0);
+        quads[k + 2] = _mm512_unpacklo_epi64(ab2, cd2);
+        quads[k + 3] = _mm512_unpackhi_epi64(ab2, cd2);
     }
-    const __m512i upper = _mm512_permutex2var_epi32((__m512i)a, (__m512i)second, (__m512i)b);
-    a = (Ints)_mm512_permutex2var_epi32((__m512i)a, (__m512i)first, (__m512i)b);
-    b = (Ints)upper;
+    constexpr int EVEN = 0x88, ODD = 0xdd;  // two of four lanes from each
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+        const __m512i even0 = _mm512_shuffle_i32x4(quads[c], quads[4 + c], EVEN);
+        const __m512i odd0 = _mm512_shuffle_i32x4(quads[c], quads[4 + c], ODD);
+        const __m512i even1 = _mm512_shuffle_i32x4(quads[8 + c], quads[12 + c], EVEN);
+        const __m512i odd1 = _mm512_shuffle_i32x4(quads[8 + c], quads[12 + c], ODD);
+        m[c] = (Ints)_mm512_shuffle_i32x4(even0, even1, EVEN);
+        m[4 + c] = (Ints)_mm512_shuffle_i32x4(odd0, odd1, EVEN);
+        m[8 + c] = (Ints)_mm512_shuffle_i32x4(even0, even1, ODD);
+        m[12 + c] = (Ints)_mm512_shuffle_i32x4(odd0, odd1, ODD);
+    }
 }
 
 // sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile, [step][row][4].

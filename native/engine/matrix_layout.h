@@ -94,15 +94,11 @@ inline float bias_of(const LinearView& linear, int channel) {
 }
 
 // The alphas of WIDTH blocks of one channel from block `first`, of which `count` exist (the others are 0),
-// where they do not stand side by side in the file: behind the last block, or groups of several blocks.
+// where groups are several blocks.
 [[gnu::noinline]] inline void gather_alpha(const Blocks& blocks, bool symmetric, const std::uint16_t* alpha,
                                            int first, int count, std::uint16_t* to) {
     const int values = symmetric ? 1 : 2;
     std::memset(to, 0, 2 * WIDTH * sizeof *to);
-    if (blocks.per_group == 1) {
-        std::memcpy(to, alpha + first * values, sizeof *to * values * (count < WIDTH ? count : WIDTH));
-        return;
-    }
     for (int i = 0; i < count && i < WIDTH; ++i) {
         const std::uint16_t* from = alpha + (first + i) / blocks.per_group * values;
         to[i * values] = from[0];
@@ -116,8 +112,11 @@ inline void load_alpha(const LinearView& linear, const Blocks& blocks, const std
                        int count, Floats& zeros, Floats& scales) {
     std::uint16_t gathered[2 * WIDTH];
     const std::uint16_t* from = alpha + first * (linear.symmetric ? 1 : 2);
-    if (__builtin_expect(blocks.per_group > 1 || count < WIDTH, 0)) {
+    if (__builtin_expect(blocks.per_group > 1, 0)) {
         gather_alpha(blocks, linear.symmetric, alpha, first, count, gathered);
+        from = gathered;
+    } else if (count < WIDTH) {
+        store_octets(gathered, load_octets_part(from, count * (linear.symmetric ? 2 : 4)));
         from = gathered;
     }
     if (linear.symmetric) {
@@ -148,6 +147,13 @@ inline Floats load_weights(const std::uint8_t* from, int count) {
     }
 }
 
+#if defined(__AVX512F__)
+template <int STEP>
+inline void transpose(Ints (&m)[VECTOR_BYTES / STEP]) {
+    static_assert(STEP == 4, "as wide as a lane");
+    transpose(m);
+}
+#else
 // The transposition of vectors of STEP-byte units: vector i, unit j becomes vector j, unit i.
 template <int STEP, int H = WIDTH / 2>
 inline void transpose(Ints (&m)[VECTOR_BYTES / STEP]) {
@@ -160,5 +166,6 @@ inline void transpose(Ints (&m)[VECTOR_BYTES / STEP]) {
         transpose<STEP, H / 2>(m);
     }
 }
+#endif
 
 }  // namespace pocketglm::POCKETGLM_ISA

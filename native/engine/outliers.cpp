@@ -12,6 +12,7 @@ namespace pocketglm::decoder::POCKETGLM_ISA {
 namespace {
 
 constexpr int CHANNELS = 16;  // output channels whose weights are unpacked together
+constexpr int VECTORS = CHANNELS / WIDTH;
 
 // Keeps the MOST largest values that it is shown.
 void keep_largest(OutlierRow& found, int channel, float value) {
@@ -41,44 +42,68 @@ struct Place {
     }
 };
 
-// Unpacks single weights of one output channel after the other.
-struct ChannelWeights {
-    const uint8_t* codes;
-    const uint16_t* alpha;
-    size_t code_stride, alpha_stride;
-    int mask, offset;
-    bool symmetric;
-
-    ChannelWeights(const LinearView& linear, int channel)
-        : code_stride(linear.row_bytes()),
-          alpha_stride(static_cast<size_t>(linear.groups()) * (linear.symmetric ? 1 : 2)),
-          mask(linear.bits == 4 ? 15 : 255),
-          offset(linear.bits == 4 ? 8 : 128),
-          symmetric(linear.symmetric) {
-        codes = linear.codes + code_stride * channel;
-        alpha = linear.alpha + alpha_stride * channel;
+// Unpacks the weights of single inputs for CHANNELS output channels.
+class ChannelWeights {
+  public:
+    // The output channels from `first` on; those behind `last` repeat its predecessor.
+    ChannelWeights(const LinearView& linear, int first, int last)
+        : alpha_values_(linear.symmetric ? 1 : 2),
+          mask_(linear.bits == 4 ? 15 : 255),
+          offset_(linear.bits == 4 ? 8 : 128) {
+        const size_t alpha_stride = static_cast<size_t>(linear.groups()) * alpha_values_;
+        for (int c = 0; c < CHANNELS; ++c) {
+            const int channel = first + c < last ? first + c : last - 1;
+            codes_[c] = linear.codes + linear.row_bytes() * channel;
+            alpha_[c] = linear.alpha + alpha_stride * channel;
+        }
     }
 
-    void next() {
-        codes += code_stride;
-        alpha += alpha_stride;
+    void unpack(const Place& place, float* to) const {
+        int32_t codes[CHANNELS];
+        uint16_t scales[CHANNELS], zeros[CHANNELS];
+        for (int c = 0; c < CHANNELS; ++c) {
+            codes[c] = ((codes_[c][place.byte] >> place.shift) & mask_) - offset_;
+            zeros[c] = alpha_[c][place.alpha];
+            scales[c] = alpha_[c][place.alpha + alpha_values_ - 1];
+        }
+        for (int v = 0; v < VECTORS; ++v) {
+            Ints values;
+            std::memcpy(&values, codes + v * WIDTH, sizeof values);
+            Floats weights = __builtin_convertvector(values, Floats) * from_halves(scales + v * WIDTH);
+            if (alpha_values_ == 2) weights += from_halves(zeros + v * WIDTH);
+            store(to + v * WIDTH, weights);
+        }
     }
-    float at(const Place& place) const {
-        const float code = static_cast<float>(((codes[place.byte] >> place.shift) & mask) - offset);
-        if (symmetric) return code * from_half(alpha[place.alpha]);
-        return code * from_half(alpha[place.alpha + 1]) + from_half(alpha[place.alpha]);
-    }
+
+  private:
+    const uint8_t* codes_[CHANNELS];
+    const uint16_t* alpha_[CHANNELS];
+    int alpha_values_, mask_, offset_;
 };
 
-// In the order of `add_to_rows`, so that a row's result does not depend on the rows beside it.
+// to[c] += the products of a row's outliers with weights[slots[i]][c], for at most CHANNELS channels.
+inline void add_products(const OutlierRow& row, const int32_t* slots, const float* weights, int channels,
+                         float* to) {
+    float part[CHANNELS] = {};
+    float* sums = channels < CHANNELS ? part : to;
+    if (channels < CHANNELS) std::memcpy(part, to, sizeof *to * channels);
+    for (int v = 0; v < CHANNELS; v += WIDTH) {
+        Floats sum = load(sums + v);
+        for (int i = 0; i < row.count; ++i) sum += row.values[i] * load(weights + slots[i] * CHANNELS + v);
+        store(sums + v, sum);
+    }
+    if (channels < CHANNELS) std::memcpy(to, part, sizeof *to * channels);
+}
+
 void add_to_one_row(const LinearView& linear, const OutlierRow& row, int first, int last, float* out) {
+    static constexpr int32_t slots[OutlierRow::MOST] = {0, 1, 2, 3, 4, 5, 6, 7};
     Place places[OutlierRow::MOST];
     for (int i = 0; i < row.count; ++i) places[i] = Place::of(linear, row.channels[i]);
-    ChannelWeights weights(linear, first);
-    for (int channel = first; channel < last; ++channel, weights.next()) {
-        float sum = out[channel];
-        for (int i = 0; i < row.count; ++i) sum += row.values[i] * weights.at(places[i]);
-        out[channel] = sum;
+    for (int channel = first; channel < last; channel += CHANNELS) {
+        const ChannelWeights channels(linear, channel, last);
+        float weights[OutlierRow::MOST * CHANNELS];
+        for (int i = 0; i < row.count; ++i) channels.unpack(places[i], weights + i * CHANNELS);
+        add_products(row, slots, weights, last - channel, out + channel);
     }
 }
 
@@ -112,24 +137,13 @@ struct Inputs {
 
 // The channels from `first` on, at most CHANNELS, of all rows.
 void add_to_rows(const LinearView& linear, const OutlierRow* rows, int row_count, const Inputs& inputs,
-                 int first, int channels, float* out, size_t stride) {
+                 int first, int last, float* out, size_t stride) {
+    const ChannelWeights channels(linear, first, last);
     float* weights = inputs.weights(row_count);  // [inputs, CHANNELS]
-    ChannelWeights channel(linear, first);
-    for (int c = 0; c < channels; ++c, channel.next()) {
-        for (int i = 0; i < inputs.count; ++i) weights[i * CHANNELS + c] = channel.at(inputs.places[i]);
-    }
+    for (int i = 0; i < inputs.count; ++i) channels.unpack(inputs.places[i], weights + i * CHANNELS);
     for (int r = 0; r < row_count; ++r) {
-        float* to = out + r * stride + first;
-        for (int i = 0; i < rows[r].count; ++i) {
-            const float* from =
-                weights + static_cast<size_t>(inputs.slots[r * OutlierRow::MOST + i]) * CHANNELS;
-            const float value = rows[r].values[i];
-            if (channels == CHANNELS) {
-                for (int c = 0; c < CHANNELS; ++c) to[c] += value * from[c];
-            } else {
-                for (int c = 0; c < channels; ++c) to[c] += value * from[c];
-            }
-        }
+        add_products(rows[r], inputs.slots + r * OutlierRow::MOST, weights, last - first,
+                     out + r * stride + first);
     }
 }
 
@@ -166,8 +180,7 @@ void add_outliers(const LinearView& linear, const OutlierRow* rows, int row_coun
     const Inputs inputs(linear, rows, row_count, scratch);
     if (inputs.count == 0) return;
     for (int channel = first; channel < last; channel += CHANNELS) {
-        const int channels = last - channel < CHANNELS ? last - channel : CHANNELS;
-        add_to_rows(linear, rows, row_count, inputs, channel, channels, out, stride);
+        add_to_rows(linear, rows, row_count, inputs, channel, last, out, stride);
     }
 }
 
