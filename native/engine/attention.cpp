@@ -26,16 +26,33 @@ inline Floats load_elements(const float* from) { return load(from); }
 inline Floats load_elements(const uint16_t* from) { return from_halves(from); }
 inline Floats load_elements(const int8_t* from) { return from_bytes(from); }
 
+// The next page's tile, fetched line by line while this one's is multiplied: asked for all at once, its
+// lines would wait for each other, and the arithmetic for them.
+struct Ahead {
+    const uint8_t* at = nullptr;
+    size_t left = 0;  // lines
+
+    inline void fetch_one() {
+        constexpr size_t LINE = 64;
+        if (left == 0) return;
+        __builtin_prefetch(at, 0, 2);
+        at += LINE;
+        --left;
+    }
+};
+
 template <typename Element, int ROWS, int VECTORS>
 inline void multiply_tile(const float* a, size_t a_stride, const Element* b, size_t b_stride, int depth,
-                          float* c, size_t c_stride, bool accumulate) {
+                          float* c, size_t c_stride, bool accumulate, Ahead& ahead) {
     Floats sums[ROWS][VECTORS];
     for (int r = 0; r < ROWS; ++r) {
         for (int v = 0; v < VECTORS; ++v) {
             sums[r][v] = accumulate ? load(c + r * c_stride + v * WIDTH) : Floats{};
         }
     }
+    Ahead next = ahead;
     for (int k = 0; k < depth; ++k) {
+        next.fetch_one();
         Floats right[VECTORS];
         for (int v = 0; v < VECTORS; ++v) right[v] = load_elements(b + k * b_stride + v * WIDTH);
         for (int r = 0; r < ROWS; ++r) {
@@ -43,6 +60,7 @@ inline void multiply_tile(const float* a, size_t a_stride, const Element* b, siz
             for (int v = 0; v < VECTORS; ++v) sums[r][v] += left * right[v];
         }
     }
+    ahead = next;
     for (int r = 0; r < ROWS; ++r) {
         for (int v = 0; v < VECTORS; ++v) store(c + r * c_stride + v * WIDTH, sums[r][v]);
     }
@@ -50,26 +68,28 @@ inline void multiply_tile(const float* a, size_t a_stride, const Element* b, siz
 
 template <typename Element, int ROWS>
 inline void multiply_rows(const float* a, size_t a_stride, const Element* b, size_t b_stride, int depth,
-                          float* c, size_t c_stride, int columns, bool accumulate) {
+                          float* c, size_t c_stride, int columns, bool accumulate, Ahead& ahead) {
     int at = 0;
     for (; at + COLUMN_TILE * WIDTH <= columns; at += COLUMN_TILE * WIDTH) {
         multiply_tile<Element, ROWS, COLUMN_TILE>(a, a_stride, b + at, b_stride, depth, c + at, c_stride,
-                                                  accumulate);
+                                                  accumulate, ahead);
     }
     for (; at < columns; at += WIDTH) {
-        multiply_tile<Element, ROWS, 1>(a, a_stride, b + at, b_stride, depth, c + at, c_stride, accumulate);
+        multiply_tile<Element, ROWS, 1>(a, a_stride, b + at, b_stride, depth, c + at, c_stride, accumulate,
+                                        ahead);
     }
 }
 
 template <typename Element, int ROWS>
 inline void multiply_rest(const float* a, size_t a_stride, int rows, const Element* b, size_t b_stride,
-                          int depth, float* c, size_t c_stride, int columns, bool accumulate) {
+                          int depth, float* c, size_t c_stride, int columns, bool accumulate, Ahead& ahead) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS) {
-            multiply_rows<Element, ROWS>(a, a_stride, b, b_stride, depth, c, c_stride, columns, accumulate);
+            multiply_rows<Element, ROWS>(a, a_stride, b, b_stride, depth, c, c_stride, columns, accumulate,
+                                         ahead);
         } else {
             multiply_rest<Element, ROWS - 1>(a, a_stride, rows, b, b_stride, depth, c, c_stride, columns,
-                                             accumulate);
+                                             accumulate, ahead);
         }
     }
 }
@@ -77,14 +97,14 @@ inline void multiply_rest(const float* a, size_t a_stride, int rows, const Eleme
 // c [rows, columns] (+)= a [rows, depth] b [depth, columns]; columns are whole vectors.
 template <typename Element>
 void multiply(const float* a, size_t a_stride, int rows, const Element* b, size_t b_stride, int depth,
-              float* c, size_t c_stride, int columns, bool accumulate) {
+              float* c, size_t c_stride, int columns, bool accumulate, Ahead& ahead) {
     int r = 0;
     for (; r + ROW_TILE <= rows; r += ROW_TILE) {
         multiply_rows<Element, ROW_TILE>(a + r * a_stride, a_stride, b, b_stride, depth, c + r * c_stride,
-                                         c_stride, columns, accumulate);
+                                         c_stride, columns, accumulate, ahead);
     }
     multiply_rest<Element, ROW_TILE - 1>(a + r * a_stride, a_stride, rows - r, b, b_stride, depth,
-                                         c + r * c_stride, c_stride, columns, accumulate);
+                                         c + r * c_stride, c_stride, columns, accumulate, ahead);
 }
 
 // The parts of a task's scratch memory, and of its tile in one page.
@@ -187,16 +207,16 @@ void weigh_page(const AttentionTask& task, const Work& work, int first_column, c
 // Scores, weights and weighted values of one page, whose values stand for `columns` positions.
 template <typename Element>
 void mix_page(const AttentionTask& task, const Work& work, int first_column, int columns, const Element* keys,
-              const Element* values, const float* scales) {
+              const Element* values, const float* scales, Ahead& ahead) {
     multiply(work.scaled_queries, work.head_dim, work.queries, keys, PAGE, work.head_dim, work.scores, PAGE,
-             PAGE, false);
+             PAGE, false, ahead);
     weigh_page(task, work, first_column, scales);
     multiply(work.scores, PAGE, work.queries, values, work.value_stride, columns, work.mixed,
-             work.value_stride, work.value_stride, true);
+             work.value_stride, work.value_stride, true, ahead);
 }
 
 template <typename Element>
-void attend_page(const AttentionTask& task, const Work& work, int page, bool convert) {
+void attend_page(const AttentionTask& task, const Work& work, int page, bool convert, Ahead& ahead) {
     const KvLayout& layout = *task.layout;
     const uint8_t* tile = task.pages[page] + task.offset;
     const Element* keys = reinterpret_cast<const Element*>(tile);
@@ -207,10 +227,10 @@ void attend_page(const AttentionTask& task, const Work& work, int page, bool con
     const int last_row = task.first_row + task.rows;
     const int end = last_row > task.prefix ? last_row : task.prefix;
     const int columns = end - first_column < PAGE ? end - first_column : PAGE;
-    if (!convert) return mix_page(task, work, first_column, columns, keys, values, scales);
+    if (!convert) return mix_page(task, work, first_column, columns, keys, values, scales, ahead);
     widen(keys, static_cast<size_t>(PAGE) * work.head_dim, work.keys);
     widen(values, static_cast<size_t>(columns) * work.value_stride, work.values);
-    mix_page<float>(task, work, first_column, columns, work.keys, work.values, scales);
+    mix_page<float>(task, work, first_column, columns, work.keys, work.values, scales, ahead);
 }
 
 void write_result(const AttentionTask& task, const Work& work) {
@@ -235,8 +255,11 @@ void attend_as(const AttentionTask& task) {
     const Work work(task);
     gather_queries(task, work);
     const bool convert = sizeof(Element) < sizeof(float) && work.queries >= MANY_QUERIES;
+    const size_t lines = task.layout->scales_offset() / 64;
     for (int page = task.first_page; page < task.last_page; ++page) {
-        attend_page<Element>(task, work, page, convert);
+        Ahead ahead;
+        if (page + 1 < task.last_page) ahead = {task.pages[page + 1] + task.offset, lines};
+        attend_page<Element>(task, work, page, convert, ahead);
     }
     write_result(task, work);
 }
