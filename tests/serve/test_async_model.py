@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,7 @@ from pocketglm.generate.sampler import SamplingSettings
 from pocketglm.serve.answer_request import AnswerRequest
 from pocketglm.serve.async_model import Answer, AsyncModel
 from pocketglm.serve.settings import BatchSettings
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+from serve.event_loops import run
 
 
 def prompt(seed: int, length: int, model: Model) -> tuple[int, ...]:
