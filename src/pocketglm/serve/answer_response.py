@@ -27,6 +27,8 @@ EVENT_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would collect the events otherwise
 ]
 STALL_CHECK_S = 5.0
+COMMENT = b": the answer is being computed\n\n"
+"""What clients skip, and what proxies see of a connection that is not dead."""
 
 
 class Answers(Protocol):
@@ -59,7 +61,10 @@ class AnswerResponse(Response):
         self._choices = choices
         self._stream = stream
         self._include_usage = include_usage
+        self._sending = asyncio.Lock()
         self._sending_since: float | None = None
+        self._sent_at = 0.0
+        self._started = self._ended = False
         self._unfinished = len(answers)
         self._gone = False
         self._timed_out = False
@@ -67,7 +72,10 @@ class AnswerResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
-        watch = loop.create_task(self._watch(receive, task))
+        self._sent_at = loop.time()
+        beside = [loop.create_task(self._watch(receive, task))]
+        if self._stream:
+            beside.append(loop.create_task(self._break_silence(send)))
         timer = loop.call_later(self._service.settings.limits.request_s, self._time_out)
         try:
             await (self._send_events(send) if self._stream else self._send_whole(scope, receive, send))
@@ -76,29 +84,27 @@ class AnswerResponse(Response):
                 raise
         finally:
             timer.cancel()
-            watch.cancel()
+            for each in beside:
+                each.cancel()
             for answer in self._answers:
                 answer.cancel()
                 reason = "abandoned" if self._gone else answer.finish_reason or "failed"
                 self._service.metrics.answered(answer.statistics, answer.waited_s, reason)
 
     async def _send_events(self, send: Send) -> None:
-        started = False
+        opening = self._builder.opening()
         try:
             async for index, piece in merged(self._answers):
                 if piece.finish_reason == "cancelled":
                     raise self._why_cancelled()
-                chunks = self._builder.chunks(index, piece)
-                if not started:
-                    await self._start_events(send)
-                    chunks, started = [*self._builder.opening(), *chunks], True
+                chunks, opening = [*opening, *self._builder.chunks(index, piece)], []
                 if piece.finish_reason is not None:
                     chunks += self._last_chunks(chunks)
                 if chunks:
                     await self._send(send, b"".join(self._event(chunk) for chunk in chunks))
         except Exception as error:
             refused = api_error(error)
-            if not started:
+            if not self._started:
                 await self._send_error(refused, send)
                 return
             await self._send(send, _event_of(refused.body))
@@ -121,9 +127,6 @@ class AnswerResponse(Response):
             chunk["usage"] = None
         return _event_of(chunk)
 
-    async def _start_events(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": EVENT_HEADERS})
-
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async for index, piece in merged(self._answers):
@@ -141,12 +144,32 @@ class AnswerResponse(Response):
         await _send_response(JSONResponse(body), send)
 
     async def _send_error(self, error: ApiError, send: Send) -> None:
-        await _send_response(error.response(), send)
+        async with self._sending:
+            self._started = self._ended = True
+            await _send_response(error.response(), send)
 
     async def _send(self, send: Send, data: bytes, more: bool = True) -> None:
-        self._sending_since = asyncio.get_running_loop().time()
+        async with self._sending:
+            await self._send_now(send, data, more)
+
+    async def _send_now(self, send: Send, data: bytes, more: bool = True) -> None:
+        """Send a piece of the stream, after its head if that is still due. With `_sending` held."""
+        self._sent_at = self._sending_since = asyncio.get_running_loop().time()
+        self._ended = not more
+        if not self._started:
+            self._started = True
+            await send({"type": "http.response.start", "status": 200, "headers": EVENT_HEADERS})
         await send({"type": "http.response.body", "body": data, "more_body": more})
         self._sending_since = None
+
+    async def _break_silence(self, send: Send) -> None:
+        """Send a comment whenever a stream was silent for long: a long prompt, or a queue."""
+        loop, limit = asyncio.get_running_loop(), self._service.settings.limits.silence_s
+        while not self._ended:
+            await asyncio.sleep(max(0.0, self._sent_at + limit - loop.time()))
+            async with self._sending:
+                if not self._ended and loop.time() - self._sent_at >= limit:
+                    await self._send_now(send, COMMENT)
 
     async def _watch(self, receive: Receive, task: asyncio.Task[Any] | None) -> None:
         """Cancel the answers of a client that leaves, and the response to one that does not read."""

@@ -145,29 +145,31 @@ class Scheduler:
         """Let in what there is room for, in the order of arrival."""
         done = []
         while len(self._running) < self._settings.running and (job := self._next_waiting()):
-            if job.done:  # an answer of no tokens
+            if not job.done:  # as an answer of no tokens is
+                self._begin(job)
+            if job.done:
                 done.append(job)
-                continue
-            try:
-                session = (
-                    self._model.prefixes.take(job.tokens) if job.reuses_prefixes else self._model.session()
-                )
-            except Exception as error:
-                done.append(_failed(job, error))
-                continue
-            job.begin(session)
-            with self._changed:
-                self._running.append(job)
         if done:
+            self._release(done)
             self._deliver(done)
 
+    def _begin(self, job: Job) -> None:
+        """Give a job its session. It runs already, so that whoever cancels all jobs sees it meanwhile."""
+        try:
+            reused = job.reuses_prefixes
+            job.begin(self._model.prefixes.take(job.tokens) if reused else self._model.session())
+        except Exception as error:
+            _failed(job, error)
+
     def _next_waiting(self) -> Job | None:
+        """The next job there is room for, which runs from now on."""
         with self._changed:
             for job in self._waiting:
                 if not self._fits(job):
                     return None  # those behind it must not starve it
                 if not self._shares_with_prompt(job):
                     self._waiting.remove(job)
+                    self._running.append(job)
                     return job
         return None
 

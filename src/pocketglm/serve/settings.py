@@ -38,7 +38,11 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What one request may ask for. Sizes are bytes, times seconds."""
+    """What one request may ask for. Sizes are bytes, times seconds.
+
+    A client has `header_s` for the headers of a request, `body_s` for its body, and `send_s` to take each
+    piece of the answer. A stream in which nothing happens says so every `silence_s`.
+    """
 
     body_bytes: int = 4 << 20
     header_bytes: int = 32 << 10
@@ -52,8 +56,10 @@ class RequestLimits:
     messages: int = 2048
     embedding_inputs: int = 256
     request_s: float = 1800.0
+    header_s: float = 20.0
     body_s: float = 30.0
     send_s: float = 60.0
+    silence_s: float = 10.0
 
     def __post_init__(self) -> None:
         for entry in fields(self):
