@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from pocketglm.generate.model import Model, load
 from pocketglm.generate.sampler import SamplingSettings
 from pocketglm.serve.answer_request import AnswerRequest
 from pocketglm.serve.async_model import Answer, AsyncModel
+from pocketglm.serve.jobs import AnswerJob, Job
+from pocketglm.serve.scheduler import Scheduler
 from pocketglm.serve.settings import BatchSettings
 from serve.event_loops import run
 
@@ -292,3 +296,24 @@ def test_embeddings_are_the_mean_of_the_normed_hidden_states(causal_path: Path, 
             vectors = run(scenario(model, texts))
             np.testing.assert_allclose(vectors[1], mean / np.linalg.norm(mean), atol=1e-5)
             assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_tokens_are_handed_over_together_but_the_first_and_the_last(causal_path: Path) -> None:
+    handed: list[list[int | None]] = []
+    done = threading.Event()
+
+    def deliver(jobs: Sequence[Job]) -> None:
+        (job,) = jobs
+        handed.append([piece.token for piece in job.outbox])
+        job.outbox.clear()
+        if job.done:
+            done.set()
+
+    with load(causal_path, "reference") as model:
+        request = greedy(prompt(1, 9, model), 12)
+        expected = alone(model, request)
+        scheduler = Scheduler(model, BatchSettings(deliver_s=1e9), deliver)
+        scheduler.submit([AnswerJob(model, request)])
+        assert done.wait(60)
+        scheduler.stop()
+    assert handed == [[expected[0]], [*expected[1:], None]]

@@ -94,14 +94,11 @@ class AnswerResponse(Response):
     async def _send_events(self, send: Send) -> None:
         opening = self._builder.opening()
         try:
-            async for index, piece in merged(self._answers):
-                if piece.finish_reason == "cancelled":
-                    raise self._why_cancelled()
-                chunks, opening = [*opening, *self._builder.chunks(index, piece)], []
-                if piece.finish_reason is not None:
-                    chunks += self._last_chunks(chunks)
-                if chunks:
+            async for pieces in merged(self._answers):
+                if chunks := [chunk for index, piece in pieces for chunk in self._chunks(index, piece)]:
+                    chunks, opening = [*opening, *chunks], []
                     await self._send(send, b"".join(self._event(chunk) for chunk in chunks))
+                self._check_cancelled(pieces)
         except Exception as error:
             refused = api_error(error)
             if not self._started:
@@ -109,6 +106,15 @@ class AnswerResponse(Response):
                 return
             await self._send(send, _event_of(refused.body))
         await self._send(send, b"data: [DONE]\n\n", more=False)
+
+    def _chunks(self, index: int, piece: AnswerPiece) -> list[dict[str, Any]]:
+        """What a piece adds to the stream; nothing, if it says that the answer was cancelled."""
+        if piece.finish_reason == "cancelled":
+            return []
+        chunks = self._builder.chunks(index, piece)
+        if piece.finish_reason is not None:
+            chunks += self._last_chunks(chunks)
+        return chunks
 
     def _last_chunks(self, chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """After the end of the last answer: the figures, in the last chunk or one of their own."""
@@ -129,10 +135,10 @@ class AnswerResponse(Response):
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async for index, piece in merged(self._answers):
-                if piece.finish_reason == "cancelled":
-                    raise self._why_cancelled()
-                self._builder.collect(index, piece)
+            async for pieces in merged(self._answers):
+                self._check_cancelled(pieces)
+                for index, piece in pieces:
+                    self._builder.collect(index, piece)
         except Exception as error:
             await self._send_error(api_error(error), send)
             return
@@ -201,6 +207,10 @@ class AnswerResponse(Response):
         for answer in self._answers:
             answer.cancel()
 
+    def _check_cancelled(self, pieces: Sequence[tuple[int, AnswerPiece]]) -> None:
+        if any(piece.finish_reason == "cancelled" for _, piece in pieces):
+            raise self._why_cancelled()
+
     def _why_cancelled(self) -> ApiError:
         if self._timed_out:
             seconds = self._service.settings.limits.request_s
@@ -210,38 +220,49 @@ class AnswerResponse(Response):
         return ApiError(503, "the server is shutting down", code="shutting_down")
 
 
-async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, AnswerPiece]]:
-    """The pieces of all answers as they come, with the answer's index."""
+Pieces = list[tuple[int, AnswerPiece]]
+"""With the index of the answer they belong to."""
+
+
+async def merged(answers: Sequence[Answer]) -> AsyncIterator[Pieces]:
+    """The pieces of all answers as they come, several at a time where several have come."""
     if len(answers) == 1:
-        async for piece in answers[0]:
-            yield 0, piece
+        async for pieces in _batches(0, answers[0]):
+            yield pieces
         return
-    queue: asyncio.Queue[tuple[int, AnswerPiece | Exception | None]] = asyncio.Queue()
+    queue: asyncio.Queue[Pieces | Exception | None] = asyncio.Queue()
     tasks = [asyncio.ensure_future(_pump(i, answer, queue)) for i, answer in enumerate(answers)]
     try:
         left = len(answers)
         while left:
-            index, item = await queue.get()
+            item = await queue.get()
             if item is None:
                 left -= 1
             elif isinstance(item, Exception):
                 raise item
             else:
-                yield index, item
+                yield item
     finally:
         for task in tasks:
             task.cancel()
 
 
-async def _pump(
-    index: int, answer: Answer, queue: asyncio.Queue[tuple[int, AnswerPiece | Exception | None]]
-) -> None:
+async def _batches(index: int, answer: Answer) -> AsyncIterator[Pieces]:
+    while True:
+        try:
+            pieces = await answer.several()
+        except StopAsyncIteration:
+            return
+        yield [(index, piece) for piece in pieces]
+
+
+async def _pump(index: int, answer: Answer, queue: asyncio.Queue[Pieces | Exception | None]) -> None:
     try:
-        async for piece in answer:
-            queue.put_nowait((index, piece))
+        async for pieces in _batches(index, answer):
+            queue.put_nowait(pieces)
     except Exception as error:
-        queue.put_nowait((index, error))
-    queue.put_nowait((index, None))
+        queue.put_nowait(error)
+    queue.put_nowait(None)
 
 
 def _event_of(data: dict[str, Any]) -> bytes:

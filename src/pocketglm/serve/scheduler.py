@@ -61,6 +61,7 @@ class Scheduler:
         self._stopping = False
         self._size = StepSize(settings, CHUNK_ROWS)
         self._seconds_per_job = 1.0
+        self._delivered_at = 0.0
         self._steps = 0
         self._preemptions = 0
         self._thread = threading.Thread(target=self._loop, name="pocketglm-batch", daemon=True)
@@ -138,8 +139,7 @@ class Scheduler:
         for job in gone:
             job.cancel()
         self._release(gone)
-        if gone:
-            self._deliver(gone)
+        self._hand_over(gone)
 
     def _join(self) -> None:
         """Let in what there is room for, in the order of arrival."""
@@ -149,9 +149,8 @@ class Scheduler:
                 self._begin(job)
             if job.done:
                 done.append(job)
-        if done:
-            self._release(done)
-            self._deliver(done)
+        self._release(done)
+        self._hand_over(done)
 
     def _begin(self, job: Job) -> None:
         """Give a job its session. It runs already, so that whoever cancels all jobs sees it meanwhile."""
@@ -194,7 +193,9 @@ class Scheduler:
             parts = self._plan()
             hidden, logits, wanted = self._forward(parts)
         except Exception as error:
-            self._finish([_failed(job, error) for job, _ in parts] or [_failed(self._running[0], error)])
+            for job in [job for job, _ in parts] or self._running[:1]:
+                _failed(job, error)
+            self._finish()
             return
         row = logit = 0
         for (job, ids), count in zip(parts, wanted, strict=True):
@@ -205,7 +206,7 @@ class Scheduler:
             row, logit = row + len(ids), logit + count
         self._steps += 1
         self._size.learn(row, time.perf_counter() - began)
-        self._finish([job for job, _ in parts if job.outbox or job.done])
+        self._finish()
 
     def _forward(self, parts: list[tuple[Job, list[int]]]) -> tuple[Float32, Float32, list[int]]:
         """Hidden states [rows, hidden], the logits wanted [n, vocab], and how many rows each job wants."""
@@ -250,6 +251,8 @@ class Scheduler:
 
     def _send_back(self, job: Job) -> None:
         self._preemptions += 1
+        if job.outbox:
+            self._hand_over([job])
         if job.session is not None:
             job.session.close()
             self._model.prefixes.give_back(job.session)
@@ -258,13 +261,29 @@ class Scheduler:
             self._running.remove(job)
             self._waiting.appendleft(job)
 
-    def _finish(self, jobs: Sequence[Job]) -> None:
-        done = [job for job in jobs if job.done]
+    def _finish(self) -> None:
+        """Hand over what is due after a step, and take out what is done.
+
+        On a small machine the web server computes beside the engine, so it is woken for several tokens at
+        once where they come faster than eyes see.
+        """
+        now = time.perf_counter()
+        all_due = now - self._delivered_at >= self._settings.deliver_s
+        due = [job for job in self._running if job.done or (job.outbox and (all_due or not job.heard_of))]
+        done = [job for job in due if job.done]
         for job in done:
-            seconds = time.perf_counter() - (job.started or job.asked)
+            seconds = now - (job.started or job.asked)
             self._seconds_per_job += 0.2 * (seconds - self._seconds_per_job)
+        if all_due:
+            self._delivered_at = now
         self._release(done)
-        self._deliver(jobs)
+        self._hand_over(due)
+
+    def _hand_over(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.heard_of = True
+        if jobs:
+            self._deliver(jobs)
 
     def _release(self, jobs: Sequence[Job]) -> None:
         """Free the slots of jobs; what their caches hold is kept as prefixes for others."""

@@ -5,6 +5,7 @@ Enters: what a program or the command line asks for. Leaves: frozen settings, or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from pocketglm.errors import InputError
@@ -18,7 +19,8 @@ class BatchSettings:
     refused. `cache_bytes` bounds the KV caches of all of them together with the kept prefixes (None: a
     quarter of the memory that is free at the start, and at least one full context).
     `decode_step_s` is how long a step should take while answers stream, `prefill_step_s` while none
-    does: a long prompt is cut into pieces that take about so long.
+    does: a long prompt is cut into pieces that take about so long. Tokens are handed over at most every
+    `deliver_s`, several at a time where they come faster, except an answer's first and last.
     """
 
     running: int = 16
@@ -26,9 +28,10 @@ class BatchSettings:
     cache_bytes: int | None = None
     decode_step_s: float = 0.2
     prefill_step_s: float = 1.0
+    deliver_s: float = 0.016
 
     def __post_init__(self) -> None:
-        _at_least(self, {"running": 1, "waiting": 0})
+        _at_least(self, {"running": 1, "waiting": 0, "deliver_s": 0})
         if self.cache_bytes is not None and self.cache_bytes < 1:
             raise InputError(f"cache_bytes is {self.cache_bytes}, expected 1 or more")
         for name in ("decode_step_s", "prefill_step_s"):
@@ -100,7 +103,7 @@ class ServerSettings:
                 )
 
 
-def _at_least(settings: object, least: dict[str, int]) -> None:
+def _at_least(settings: object, least: Mapping[str, int]) -> None:
     for name, value in least.items():
         if getattr(settings, name) < value:
             raise InputError(f"{name} is {getattr(settings, name)}, expected {value} or more")
