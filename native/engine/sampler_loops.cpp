@@ -15,10 +15,9 @@ typedef std::int32_t Ints __attribute__((vector_size(64)));
 constexpr std::int32_t LANES = 16;
 constexpr float LOWEST = -std::numeric_limits<float>::infinity();
 
-POCKETGLM_INLINE Floats load(const float* values) {
-    Floats loaded;
+// By reference: how vectors are returned depends on the instruction set.
+POCKETGLM_INLINE void load(Floats& loaded, const float* values) {
     std::memcpy(&loaded, values, sizeof loaded);
-    return loaded;
 }
 
 POCKETGLM_INLINE bool any(const Ints& lanes) {
@@ -33,8 +32,11 @@ POCKETGLM_INLINE std::int64_t skip_below_inline(const float* values, std::int64_
                                                 float least) {
     for (; start + SKIPPED_TOGETHER <= count; start += SKIPPED_TOGETHER) {
         Ints reached = {};
-        for (std::int64_t i = 0; i < SKIPPED_TOGETHER; i += LANES)
-            reached |= load(values + start + i) >= least;
+        for (std::int64_t i = 0; i < SKIPPED_TOGETHER; i += LANES) {
+            Floats value;
+            load(value, values + start + i);
+            reached |= value >= least;
+        }
         if (any(reached)) return start;
     }
     return start;  // the last, incomplete piece, or the end
@@ -52,7 +54,8 @@ POCKETGLM_INLINE Largest find_largest_inline(const float* values, std::int32_t c
         std::int32_t i = start;
         for (; i + STEP <= end; i += STEP) {
             for (std::int32_t chain = 0; chain < CHAINS; ++chain) {
-                const Floats value = load(values + i + chain * LANES);
+                Floats value;
+                load(value, values + i + chain * LANES);
                 largest[chain] = value > largest[chain] ? value : largest[chain];
                 nans[chain] |= value != value;
             }
