@@ -16,6 +16,7 @@ from pocketglm.engine.contract import Batch, Float32, Stage
 from pocketglm.errors import BusyError, EngineError, InputError
 from pocketglm.generate.model import Model, load
 from pocketglm.generate.sampler import SamplingSettings
+from pocketglm.generate.session import Session
 from pocketglm.serve.answer_request import AnswerRequest
 from pocketglm.serve.async_model import Answer, AsyncModel
 from pocketglm.serve.jobs import AnswerJob, Job
@@ -317,3 +318,28 @@ def test_tokens_are_handed_over_together_but_the_first_and_the_last(causal_path:
         assert done.wait(60)
         scheduler.stop()
     assert handed == [[expected[0]], [*expected[1:], None]]
+
+
+def test_the_batch_goes_on_after_an_error_outside_the_engine(
+    causal_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(causal_path, "reference") as model:
+        request = greedy(prompt(1, 9, model), 5)
+        expected = alone(model, request)
+
+        def broken(session: Session) -> None:
+            raise RuntimeError("no room to keep it")
+
+        async def scenario() -> tuple[int, ...]:
+            async with AsyncModel(model) as asynchronous:
+                with monkeypatch.context() as patched:
+                    patched.setattr(model.prefixes, "give_back", broken)
+                    answers = asynchronous.submit_all([request] * 3)
+                    for answer in answers:
+                        with pytest.raises(EngineError, match="no room to keep it"):
+                            await answer.text()
+                assert asynchronous.load_now.running == asynchronous.load_now.waiting == 0
+                assert asynchronous._outcomes == {}
+                return await tokens_of(asynchronous.submit(request))
+
+        assert run(scenario()) == expected

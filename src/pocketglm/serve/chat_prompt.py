@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pocketglm.errors import InputError
+from pocketglm.errors import ContextError
 from pocketglm.generate.model import Model
 from pocketglm.serve.protocol import (
     AssistantMessage,
@@ -49,7 +49,7 @@ def encode_chat(
     while len(prompt) > limit:
         dropped = drop_oldest(messages)
         if dropped is None:
-            raise InputError(f"the last message alone needs {len(prompt)} tokens, {limit} are left for it")
+            raise ContextError(f"the last message alone needs {len(prompt)} tokens, {limit} are left for it")
         messages = dropped
         prompt = encode()
     return tuple(prompt)

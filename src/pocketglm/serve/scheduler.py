@@ -7,6 +7,8 @@ that is new (docs/decisions/0017-continuous-batching.md).
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -24,6 +26,8 @@ from pocketglm.serve.jobs import Job
 from pocketglm.serve.mixed_batch import Part, forward_together
 from pocketglm.serve.settings import BatchSettings
 from pocketglm.serve.step_size import StepSize
+
+logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Sequence[Job]], None]
 """Takes jobs whose outbox has something, or which are done. Called by the scheduler's thread."""
@@ -116,10 +120,14 @@ class Scheduler:
 
     def _loop(self) -> None:
         while self._wait_for_work():
-            self._leave()
-            self._join()
-            if self._running:
-                self._step()
+            try:
+                self._leave()
+                self._join()
+                if self._running:
+                    self._step()
+            except Exception as error:  # outside the engine's pass none is expected, but without this
+                logger.exception("the batch failed")  # thread all requests would wait for ever
+                self._fail_all(error)
 
     def _wait_for_work(self) -> bool:
         with self._changed:
@@ -128,6 +136,20 @@ class Scheduler:
                     return False
                 self._changed.wait()
         return True
+
+    def _fail_all(self, error: Exception) -> None:
+        """End every job; sessions that cannot be closed are left behind."""
+        with self._changed:
+            jobs = [*self._running, *self._waiting]
+            self._running = []
+            self._waiting.clear()
+        for job in jobs:
+            if job.session is not None:
+                with contextlib.suppress(Exception):
+                    job.session.close()
+                job.session = None
+            _failed(job, error)
+        self._hand_over(jobs)
 
     def _leave(self) -> None:
         """Take out what was cancelled."""
