@@ -95,6 +95,8 @@ class Client:
             data = await reader.readexactly(size + 2)
             now = time.perf_counter()
             for event in data.strip().split(b"\n\n"):
+                if event.startswith(b":"):
+                    continue  # a comment
                 if ended or not event.startswith(b"data: "):
                     found.problems.append(f"a wrong event: {event[:60]!r}")
                 elif event == b"data: [DONE]":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from peers.one_sequence import OneSequence
 from peers.task import Task
 
 
@@ -20,10 +21,8 @@ def version() -> str:
     return str(_mnncengine.version())
 
 
-class Mnn:
+class Mnn(OneSequence):
     """As the directory asks: int4 weights expanded in the kernels, 8-bit activations, one scale a row."""
-
-    most_sequences = 1
 
     def __init__(self, task: Task) -> None:
         import _mnncengine.llm as engine  # the wrapper in MNN.llm hides whether loading worked
@@ -35,22 +34,12 @@ class Mnn:
             raise RuntimeError("MNN could not load the model")
         self._model.generate_init()
 
-    def prefill(self, tokens: list[int]) -> list[float]:
+    def restart(self) -> None:
         self._model.reset()
         self._model.generate_init()
-        return [float(x) for x in self._run(tokens)[:1024]]
 
-    def decode(self, token: int) -> int:
-        return int(self._run([token]).argmax())
-
-    def start_sequences(self, prompts: list[list[int]]) -> None:
-        self.prefill(prompts[0])
-
-    def decode_sequences(self, tokens: list[int]) -> list[int]:
-        return [self.decode(tokens[0])]
-
-    def _run(self, tokens: list[int]) -> Any:
-        """Logits of the last token. Reading them also waits for MNN to be done."""
+    def run(self, tokens: list[int]) -> Any:
+        # Reading the logits also waits for MNN to be done
         return np.array(self._model.forward(tokens).read(), np.float32).reshape(-1)
 
 

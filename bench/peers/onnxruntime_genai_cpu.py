@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from peers.one_sequence import OneSequence
 from peers.task import Task
 
 
@@ -16,9 +17,7 @@ def version() -> str:
     return str(onnxruntime_genai.__version__)
 
 
-class OnnxRuntime:
-    most_sequences = 1
-
+class OnnxRuntime(OneSequence):
     def __init__(self, task: Task) -> None:
         import onnxruntime_genai as genai
 
@@ -29,22 +28,12 @@ class OnnxRuntime:
         self._room = task.longest
         self._generator: Any = None
 
-    def prefill(self, tokens: list[int]) -> list[float]:
+    def restart(self) -> None:
         settings = self._genai.GeneratorParams(self._model)
         settings.set_search_options(max_length=self._room, do_sample=False)
         self._generator = self._genai.Generator(self._model, settings)
-        return [float(x) for x in self._run(tokens)[:1024]]
 
-    def decode(self, token: int) -> int:
-        return int(self._run([token]).argmax())
-
-    def start_sequences(self, prompts: list[list[int]]) -> None:
-        self.prefill(prompts[0])
-
-    def decode_sequences(self, tokens: list[int]) -> list[int]:
-        return [self.decode(tokens[0])]
-
-    def _run(self, tokens: list[int]) -> Any:
+    def run(self, tokens: list[int]) -> Any:
         self._generator.append_tokens(np.array([tokens], np.int32))
         return np.asarray(self._generator.get_logits()).reshape(-1)
 

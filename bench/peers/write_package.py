@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,23 +30,30 @@ PARTS = {
 }
 
 
+def _sizes(shape: Shape) -> dict[str, Any]:
+    """What every model of this shape has."""
+    return {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.hidden,
+        "num_blocks": shape.blocks,
+        "num_heads": shape.heads,
+        "head_dim": shape.head_dim,
+        "max_context": shape.max_context,
+        "tied_head": False,
+    }
+
+
 def llama_spec(shape: Shape) -> ModelSpec:
     return ModelSpec(
         family="llama",
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        num_blocks=shape.blocks,
-        num_heads=shape.heads,
+        **_sizes(shape),
         num_kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
         intermediate_size=shape.intermediate,
-        max_context=shape.max_context,
         norm="rmsnorm",
         norm_eps=NORM_EPS,
         residual="pre",
         rotary=RotarySpec("half", shape.head_dim, ROPE_BASE),
         mlp="gated_silu",
-        tied_head=False,
     )
 
 
@@ -54,21 +62,15 @@ def chatglm_spec(shape: Shape) -> ModelSpec:
     base = shape.vocabulary - 528 if shape.vocabulary > 2000 else shape.vocabulary - 8
     return ModelSpec(
         family="chatglm",
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        num_blocks=shape.blocks,
-        num_heads=shape.heads,
+        **_sizes(shape),
         num_kv_heads=shape.heads,
-        head_dim=shape.head_dim,
         intermediate_size=4 * shape.hidden,
-        max_context=shape.max_context,
         norm="layernorm",
         norm_eps=1e-5,
         residual="normed_alpha",
         residual_alpha=math.sqrt(2 * 28),
         rotary=RotarySpec("half", shape.head_dim, 10000.0, axes=2, frequency_dtype="float16"),
         mlp="gelu_tanh",
-        tied_head=False,
         qkv_bias=True,
         attention_output_bias=True,
         mlp_bias=True,

@@ -9,28 +9,16 @@
 #include <utility>
 
 #include "failure.h"
+#include "sampler_loops.h"
 
 namespace pocketglm {
 
 namespace {
 
-// The two long loops are compiled for 256-bit vectors too. Neither version fuses products and sums, so that
-// a seed gives the same tokens on every machine.
-#if defined(__x86_64__)
-#define POCKETGLM_WIDE __attribute__((target("avx2")))
-bool runs_wide() {
-    static const bool runs = __builtin_cpu_supports("avx2") != 0;
-    return runs;
-}
-#else
-#define POCKETGLM_WIDE
-bool runs_wide() { return false; }
-#endif
-#define POCKETGLM_INLINE inline __attribute__((always_inline))
-
 constexpr float LOWEST = -std::numeric_limits<float>::infinity();
-// How many of the most probable tokens top-p looks at first; most distributions need fewer.
-constexpr std::size_t TOP_P_FIRST_GUESS = 256;
+
+// Classes of weights for top-p: 16 for each power of two from 1 down to 2^-64, the last one for all below.
+constexpr int CLASSES = 1024, CLASS_SHIFT = 52 - 4;
 
 void require_between(double value, double low, double high, const char* name) {
     require(value >= low && value <= high,  // false for NaN
@@ -38,142 +26,38 @@ void require_between(double value, double low, double high, const char* name) {
                 " to " + std::to_string(high));
 }
 
-// In lanes and blocks: fast, and the error stays small however many there are.
-double sum(const double* values, std::int64_t count) {
-    constexpr std::int64_t LANES = 8, BLOCK = 128;
-    double total = 0;
-    for (std::int64_t start = 0; start < count; start += BLOCK) {
-        const std::int64_t end = std::min(count, start + BLOCK);
-        double lanes[LANES] = {};
-        std::int64_t i = start;
-        for (; i + LANES <= end; i += LANES)
-            for (std::int64_t lane = 0; lane < LANES; ++lane) lanes[lane] += values[i + lane];
-        for (std::int64_t lane = 0; lane < LANES && i + lane < end; ++lane) lanes[lane] += values[i + lane];
-        total +=
-            ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-    }
-    return total;
-}
-
 // The size-th largest of `count` values, 0 < size <= count. One pass keeps what may belong to the top.
-template <typename Value>
-Value nth_largest(const Value* values, std::size_t count, std::size_t size) {
-    std::vector<Value> top;
+float nth_largest(const float* values, std::int64_t count, std::int64_t size) {
+    std::vector<float> top;
     top.reserve(4 * size);
-    Value least = values[0];
+    float least = LOWEST;
     bool full = false;
     const auto cut = [&] {
-        std::nth_element(top.begin(), top.begin() + (size - 1), top.end(), std::greater<Value>());
+        std::nth_element(top.begin(), top.begin() + (size - 1), top.end(), std::greater<float>());
         top.resize(size);
         least = top[size - 1];
         full = true;
     };
-    for (std::size_t i = 0; i < count; ++i) {
-        if (full && !(values[i] > least)) continue;
-        top.push_back(values[i]);
-        if (top.size() == 4 * size) cut();
+    for (std::int64_t start = 0; (start = skip_below(values, start, count, least)) < count;
+         start += SKIPPED_TOGETHER) {
+        const std::int64_t end = std::min(count, start + SKIPPED_TOGETHER);
+        for (std::int64_t i = start; i < end; ++i) {
+            if (full && !(values[i] > least)) continue;
+            top.push_back(values[i]);
+            if (static_cast<std::int64_t>(top.size()) == 4 * size) cut();
+        }
     }
     cut();
     return least;
 }
 
-struct Largest {
-    float value;  // NaN where any is
-    std::int32_t first;
-};
-
-// In lanes, which compilers turn into vectors, and in blocks: the first place is looked for in one.
-POCKETGLM_INLINE Largest find_largest_inline(const float* values, std::int32_t count) {
-    constexpr std::int32_t LANES = 16, BLOCK = 4096;
-    Largest found{LOWEST, 0};
-    int nans[LANES] = {};
-    for (std::int32_t start = 0; start < count; start += BLOCK) {
-        const std::int32_t end = std::min(count, start + BLOCK);
-        float largest[LANES];
-        std::fill_n(largest, LANES, LOWEST);
-        std::int32_t i = start;
-        for (; i + LANES <= end; i += LANES) {
-            for (std::int32_t lane = 0; lane < LANES; ++lane) {
-                const float value = values[i + lane];
-                largest[lane] = value > largest[lane] ? value : largest[lane];
-                nans[lane] |= value != value;
-            }
-        }
-        for (; i < end; ++i) {
-            largest[0] = values[i] > largest[0] ? values[i] : largest[0];
-            nans[0] |= values[i] != values[i];
-        }
-        const float value = *std::max_element(largest, largest + LANES);
-        if (value > found.value) found = {value, start};
-    }
-    if (std::any_of(nans, nans + LANES, [](int nan) { return nan != 0; }))
-        found.value = std::numeric_limits<float>::quiet_NaN();
-    while (found.first < count - 1 && values[found.first] != found.value) ++found.first;
-    return found;
-}
-
-POCKETGLM_WIDE Largest find_largest_wide(const float* values, std::int32_t count) {
-    return find_largest_inline(values, count);
-}
-
-Largest find_largest(const float* values, std::int32_t count) {
-    return runs_wide() ? find_largest_wide(values, count) : find_largest_inline(values, count);
-}
-
-constexpr int EXP_LANES = 8;
-typedef double Doubles __attribute__((vector_size(8 * EXP_LANES)));
-typedef std::int64_t Longs __attribute__((vector_size(8 * EXP_LANES)));
-
-// e^x for x <= 0, to 2 units in the last place; 0 below the least normal number. A library's function,
-// one number at a time, takes longer than everything else here. x = k ln 2 + r, and Taylor's series of r.
-POCKETGLM_INLINE void exponential(Doubles& x) {
-    constexpr double LOWEST_EXPONENT = -708, TO_INTEGER = 0x1.8p52, LOG2_E = 0x1.71547652b82fep0;
-    constexpr double LN2_HIGH = 0x1.62e42fefa3800p-1, LN2_LOW = 0x1.ef35793c76730p-45;
-    const Longs normal = x >= LOWEST_EXPONENT;
-    x = (Doubles)((Longs)x & normal);
-    const Doubles shifted = x * LOG2_E + TO_INTEGER;
-    const Doubles k = shifted - TO_INTEGER;
-    const Doubles r = (x - k * LN2_HIGH) - k * LN2_LOW;
-    constexpr double INVERSE_FACTORIALS[] = {1. / 479001600, 1. / 39916800, 1. / 3628800, 1. / 362880,
-                                             1. / 40320,     1. / 5040,     1. / 720,     1. / 120,
-                                             1. / 24,        1. / 6,        1. / 2,       1.};
-    Doubles series = r * (1. / 6227020800);
-    for (const double coefficient : INVERSE_FACTORIALS) series = (series + coefficient) * r;
-    const Longs power = ((Longs)shifted + 1023) << 52;
-    x = (Doubles)((Longs)((series + 1.) * (Doubles)power) & normal);
-}
-
-POCKETGLM_INLINE void exponentials_inline(const float* scores, std::size_t count, double largest,
-                                          double temperature, double* weights) {
-    typedef float Floats __attribute__((vector_size(4 * EXP_LANES)));
-    for (std::size_t i = 0; i < count; i += EXP_LANES) {
-        const std::size_t lanes = std::min<std::size_t>(EXP_LANES, count - i);
-        Floats floats{};
-        if (lanes == EXP_LANES) {
-            std::memcpy(&floats, scores + i, sizeof floats);
-        } else {
-            std::memcpy(&floats, scores + i, lanes * sizeof(float));
-        }
-        Doubles x = (__builtin_convertvector(floats, Doubles) - largest) / temperature;
-        exponential(x);
-        if (lanes == EXP_LANES) {
-            std::memcpy(weights + i, &x, sizeof x);
-        } else {
-            std::memcpy(weights + i, &x, lanes * sizeof(double));
-        }
-    }
-}
-
-POCKETGLM_WIDE void exponentials_wide(const float* scores, std::size_t count, double largest,
-                                      double temperature, double* weights) {
-    exponentials_inline(scores, count, largest, temperature, weights);
-}
-
-// weights = exp((scores - largest) / temperature)
-void exponentials(const float* scores, std::size_t count, double largest, double temperature,
-                  double* weights) {
-    if (runs_wide()) return exponentials_wide(scores, count, largest, temperature, weights);
-    exponentials_inline(scores, count, largest, temperature, weights);
+// A weight's class; the largest weight is 1, and lighter ones have higher classes.
+int class_of(double weight) {
+    std::int64_t one, bits;
+    constexpr double ONE = 1;
+    std::memcpy(&one, &ONE, sizeof one);
+    std::memcpy(&bits, &weight, sizeof bits);
+    return static_cast<int>(std::min<std::int64_t>(CLASSES - 1, (one - bits) >> CLASS_SHIFT));
 }
 
 }  // namespace
@@ -312,52 +196,62 @@ void Sampler::keep_top_k(const float* scores, double largest) {
     }
     const float least = nth_largest(scores, vocab_size_, sampling_.top_k);
     std::vector<float> kept;
-    for (std::int32_t id = 0; id < vocab_size_; ++id) {
-        if (scores[id] < least) continue;  // ties at the edge stay
-        ids_.push_back(id);
-        kept.push_back(scores[id]);
+    for (std::int64_t start = 0; (start = skip_below(scores, start, vocab_size_, least)) < vocab_size_;
+         start += SKIPPED_TOGETHER) {
+        const std::int64_t end = std::min<std::int64_t>(vocab_size_, start + SKIPPED_TOGETHER);
+        for (std::int64_t id = start; id < end; ++id) {
+            if (scores[id] < least) continue;  // ties at the edge stay
+            ids_.push_back(static_cast<std::int32_t>(id));
+            kept.push_back(scores[id]);
+        }
     }
     weights_.resize(kept.size());
     exponentials(kept.data(), kept.size(), largest, sampling_.temperature, weights_.data());
 }
 
-// Keeps the smallest set of most probable entries whose sum reaches top_p; of equal ones the first.
+// Keeps the smallest set of most probable entries whose sum reaches top_p; of equal ones the first. Only the
+// class of weights in which the sum reaches it is sorted.
 void Sampler::keep_top_p() {
     if (sampling_.top_p >= 1) return;
-    const double total = sum(weights_.data(), weights_.size());
+    const double enough = sampling_.top_p * sum(weights_.data(), weights_.size());
+    std::vector<double> of_class(CLASSES);
+    for (const double weight : weights_) of_class[class_of(weight)] += weight;
+    int last = 0;
+    double above = 0;
+    for (; last < CLASSES - 1 && above + of_class[last] < enough; ++last) above += of_class[last];
+    keep_down_to(lightest_kept(last, above, enough));
+}
+
+// Of the weights of class `last`, the lightest that stays. An entry stays where those above it sum to less
+// than `enough`; `above` is the sum of the lower classes. The largest entry always stays.
+Sampler::Entry Sampler::lightest_kept(int last, double above, double enough) const {
+    std::vector<Entry> entries;
+    for (std::size_t i = 0; i < weights_.size(); ++i)
+        if (class_of(weights_[i]) == last) entries.push_back({weights_[i], i});
+    std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+        return a.weight > b.weight || (a.weight == b.weight && a.place < b.place);
+    });
+    if (entries.empty()) return {0, weights_.size()};  // rounding: all that weigh anything stay
+    std::size_t kept = 1;
+    for (double through = above + entries[0].weight; kept < entries.size() && through < enough; ++kept)
+        through += entries[kept].weight;
+    return entries[kept - 1];
+}
+
+// Keeps what is heavier than `edge`, or as heavy and not behind it.
+void Sampler::keep_down_to(const Entry& edge) {
     const std::size_t count = weights_.size();
-    struct Entry {
-        double weight;
-        std::size_t place;
-    };
-    std::vector<Entry> top;
-    for (std::size_t size = TOP_P_FIRST_GUESS;; size *= 8) {
-        const double least = size < count ? nth_largest(weights_.data(), count, size) : 0;
-        top.clear();
-        for (std::size_t i = 0; i < count; ++i)
-            if (weights_[i] >= least) top.push_back({weights_[i], i});
-        std::sort(top.begin(), top.end(), [](const Entry& a, const Entry& b) {
-            return a.weight > b.weight || (a.weight == b.weight && a.place < b.place);
-        });
-        // An entry stays where those above it sum to less than top_p; the largest always stays.
-        double through = 0;
-        std::size_t kept = 0;
-        for (; kept < top.size(); ++kept) {
-            const double own = top[kept].weight / total;
-            through += own;
-            if (through - own >= sampling_.top_p) break;
-        }
-        if (kept == top.size() && kept < count) continue;
-        top.resize(std::max<std::size_t>(1, kept));
-        break;
+    std::vector<std::int32_t> ids(count);
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < count; ++i) {  // without branches: which entry stays cannot be foreseen
+        const double weight = weights_[i];
+        ids[kept] = ids_.empty() ? static_cast<std::int32_t>(i) : ids_[i];
+        weights_[kept] = weight;
+        kept += static_cast<std::size_t>(weight > edge.weight) |
+                static_cast<std::size_t>(weight == edge.weight && i <= edge.place);
     }
-    std::sort(top.begin(), top.end(), [](const Entry& a, const Entry& b) { return a.place < b.place; });
-    std::vector<std::int32_t> ids;
-    weights_.clear();
-    for (const Entry& entry : top) {
-        ids.push_back(ids_.empty() ? static_cast<std::int32_t>(entry.place) : ids_[entry.place]);
-        weights_.push_back(entry.weight);
-    }
+    weights_.resize(kept);
+    ids.resize(kept);
     ids_ = std::move(ids);
 }
 

@@ -4,6 +4,7 @@
 // penalties in float32; temperature, top-k, top-p and min-p in double.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>
@@ -31,11 +32,18 @@ class Sampler {
     std::int32_t distribution(const float* logits, std::int32_t* ids, double* probabilities);
 
   private:
+    struct Entry {
+        double weight;
+        std::size_t place;
+    };
+
     bool changes_scores() const;
     const float* penalized(const float* logits);
     std::int32_t draw(const float* scores, float largest, double uniform);
     void keep_top_k(const float* scores, double largest);
     void keep_top_p();
+    Entry lightest_kept(int last, double above, double enough) const;
+    void keep_down_to(const Entry& edge);
     void keep_min_p();
     void filter(const float* scores, float largest);
     void check_token(std::int64_t token) const;

@@ -2,6 +2,7 @@
 
     PocketGLMError                 1
     ├── InputError                 2   an argument, a setting or a request is wrong
+    │   └── ContextError           2   a text does not fit into the model's context
     ├── CheckpointError            3   the source model cannot be read
     │   ├── UnsafePickleError      3   a pickle asks for more than tensors
     │   └── UnsupportedModelError  3   an architecture, setting or format we do not implement
@@ -35,6 +36,10 @@ class PocketGLMError(Exception):
 
 class InputError(PocketGLMError):
     exit_code = 2
+
+
+class ContextError(InputError):
+    pass
 
 
 class CheckpointError(PocketGLMError):

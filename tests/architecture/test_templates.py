@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -23,12 +25,17 @@ def raise_exception(message: str) -> None:
     raise TemplateError(message)
 
 
-def render(name: str, messages: list[Message], add_generation_prompt: bool = True) -> str:
+def to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def render(name: str, messages: list[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
     """As the transformers library renders a template."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = raise_exception
+    environment.filters["tojson"] = to_json
     template = environment.from_string(load_template(name))
-    return template.render(messages=messages, add_generation_prompt=add_generation_prompt)
+    return template.render(messages=messages, add_generation_prompt=add_generation_prompt, **variables)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +105,30 @@ def test_tool_calls_and_their_results(name: str) -> None:
     ]
     assert render(name, messages, add_generation_prompt=False) == (
         f"[gMASK]<sop><|assistant|>get_weather\n{blank}{{}}<|observation|>\n{blank}22<|observation|>\n"
+    )
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "description": "天气 <b>", "parameters": {}}}
+IN_LINES = '{\n    "name": "weather",\n    "description": "天气 <b>",\n    "parameters": {}\n}'
+
+
+@pytest.mark.parametrize("system", ["", "用中文回答。"])
+def test_tools_of_chatglm3_open_the_system_message(system: str) -> None:
+    messages = [*([{"role": "system", "content": system}] if system else []), HISTORY[0]]
+    listed = "[\n    " + IN_LINES.replace("\n", "\n    ") + "\n]"
+    assert render("chatglm3", messages, tools=[TOOL]) == (
+        f"[gMASK]<sop><|system|>\n {system}{system and chr(10)}Answer the following questions as best as you "
+        f"can. You have access to the following tools:\n{listed}<|user|>\n 你好<|assistant|>"
+    )
+
+
+def test_tools_of_glm4_have_a_system_message_of_their_own() -> None:
+    messages = [{"role": "system", "content": "用中文回答。"}, HISTORY[0]]
+    assert render("glm4_remote", messages, tools=[TOOL]) == (
+        "[gMASK]<sop><|system|>\n你是一个名为 ChatGLM 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型"
+        "开发的，你的任务是针对用户的问题和要求提供适当的答复和支持。\n\n# 可用工具\n\n## weather\n\n"
+        f"{IN_LINES}\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
+        "<|system|>\n用中文回答。<|user|>\n你好<|assistant|>"
     )
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from executable.engine_process import EngineProcess
+from package.changed_tree import change_somewhere
 from package.packages import rewrite_manifest, write_package
 from package.test_manifest import DAMAGED
 from pocketglm.errors import PackageError
@@ -124,18 +125,7 @@ def test_any_change_is_refused_by_both_readers_or_by_none(
     path = package / "manifest.json"
     original = path.read_bytes()
     tree = json.loads(original)
-    node: Any = tree
-    while True:
-        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-        key = data.draw(st.sampled_from(keys))
-        if isinstance(node[key], dict | list) and node[key] and data.draw(st.booleans()):
-            node = node[key]
-            continue
-        node[key] = data.draw(
-            st.none() | st.booleans() | st.integers(-5, 300) | st.integers() | st.floats(allow_nan=False)
-            | st.text(max_size=5) | st.just([]) | st.just({})
-        )  # fmt: skip
-        break
+    change_somewhere(data, tree, st.integers(-5, 300) | st.integers() | st.floats(allow_nan=False))
     text = json.dumps(tree)
     if "Infinity" in text:  # no JSON
         return

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from package.changed_tree import change_somewhere
 from package.packages import TINY, rewrite_manifest, write_package
 from pocketglm.errors import InputError, IntegrityError, PackageError
 from pocketglm.package.manifest import Manifest
@@ -239,23 +240,7 @@ def test_token_outside_the_vocabulary(package: Path, token: int) -> None:
 def test_any_change_of_a_manifest_gives_a_clear_error_or_a_sound_package(package: Path, data: Any) -> None:
     """Random edits of the JSON tree: never anything but `PackageError`."""
     tree = json.loads((package / "manifest.json").read_text("utf-8"))
-    node: Any = tree
-    while True:
-        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-        key = data.draw(st.sampled_from(keys))
-        if isinstance(node[key], dict | list) and node[key] and data.draw(st.booleans()):
-            node = node[key]
-            continue
-        node[key] = data.draw(
-            st.none()
-            | st.booleans()
-            | st.integers()
-            | st.floats()
-            | st.text(max_size=5)
-            | st.just([])
-            | st.just({})
-        )
-        break
+    change_somewhere(data, tree)
     try:
         manifest = Manifest.from_json(json.dumps(tree), "test")
     except PackageError:

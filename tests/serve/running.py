@@ -21,6 +21,7 @@ from pocketglm.serve.async_model import AsyncModel
 from pocketglm.serve.run_server import address_of, bind, make_server
 from pocketglm.serve.settings import BatchSettings, ServerSettings
 from pocketglm.serve.web_files import WebFile
+from serve.event_loops import run
 
 NAME = "tiny"
 
@@ -69,5 +70,5 @@ def running(
         finally:
             server.stop()
             thread.join()
-            asyncio.run(asynchronous.close())
+            run(asynchronous.close())
             listener.close()

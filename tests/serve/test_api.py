@@ -219,7 +219,9 @@ def test_a_sliding_window_forgets_the_oldest_turns(server: Running) -> None:
         )
     ]
     body = {"messages": [{"role": "system", "content": "be brief"}, *long, *HELLO], "max_tokens": 2}
-    refused(server.post(CHAT, **body), 400)
+    response = server.post(CHAT, **body)
+    refused(response, 400)
+    assert response.json()["error"]["code"] == "context_length_exceeded"
     whole = server.post(CHAT, **body, context_overflow="sliding_window").json()
     assert whole["usage"]["prompt_tokens"] < 1200
     prompt = [1] * 1500

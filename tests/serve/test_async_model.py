@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from pocketglm.engine.contract import Batch, Float32, Stage
 from pocketglm.errors import BusyError, EngineError, InputError
 from pocketglm.generate.model import Model, load
 from pocketglm.generate.sampler import SamplingSettings
+from pocketglm.generate.session import Session
 from pocketglm.serve.answer_request import AnswerRequest
 from pocketglm.serve.async_model import Answer, AsyncModel
+from pocketglm.serve.jobs import AnswerJob, Job
+from pocketglm.serve.scheduler import Scheduler
 from pocketglm.serve.settings import BatchSettings
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+from serve.event_loops import run
 
 
 def prompt(seed: int, length: int, model: Model) -> tuple[int, ...]:
@@ -296,3 +297,49 @@ def test_embeddings_are_the_mean_of_the_normed_hidden_states(causal_path: Path, 
             vectors = run(scenario(model, texts))
             np.testing.assert_allclose(vectors[1], mean / np.linalg.norm(mean), atol=1e-5)
             assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_tokens_are_handed_over_together_but_the_first_and_the_last(causal_path: Path) -> None:
+    handed: list[list[int | None]] = []
+    done = threading.Event()
+
+    def deliver(jobs: Sequence[Job]) -> None:
+        (job,) = jobs
+        handed.append([piece.token for piece in job.outbox])
+        job.outbox.clear()
+        if job.done:
+            done.set()
+
+    with load(causal_path, "reference") as model:
+        request = greedy(prompt(1, 9, model), 12)
+        expected = alone(model, request)
+        scheduler = Scheduler(model, BatchSettings(deliver_s=1e9), deliver)
+        scheduler.submit([AnswerJob(model, request)])
+        assert done.wait(60)
+        scheduler.stop()
+    assert handed == [[expected[0]], [*expected[1:], None]]
+
+
+def test_the_batch_goes_on_after_an_error_outside_the_engine(
+    causal_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(causal_path, "reference") as model:
+        request = greedy(prompt(1, 9, model), 5)
+        expected = alone(model, request)
+
+        def broken(session: Session) -> None:
+            raise RuntimeError("no room to keep it")
+
+        async def scenario() -> tuple[int, ...]:
+            async with AsyncModel(model) as asynchronous:
+                with monkeypatch.context() as patched:
+                    patched.setattr(model.prefixes, "give_back", broken)
+                    answers = asynchronous.submit_all([request] * 3)
+                    for answer in answers:
+                        with pytest.raises(EngineError, match="no room to keep it"):
+                            await answer.text()
+                assert asynchronous.load_now.running == asynchronous.load_now.waiting == 0
+                assert asynchronous._outcomes == {}
+                return await tokens_of(asynchronous.submit(request))
+
+        assert run(scenario()) == expected

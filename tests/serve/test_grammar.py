@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convert.tokenizer.samples import train_sentencepiece
+from convert.tokenizer.vocabularies import convert
 from generate.tiny_models import END, VOCAB
 from pocketglm.errors import EngineError, InputError
 from pocketglm.generate.model import Model, load
@@ -87,3 +89,16 @@ def test_schemas_that_are_refused(compiler: GrammarCompiler, schema: dict[str, o
 def test_a_model_without_an_end_has_no_constrained_answers(model: Model) -> None:
     with pytest.raises(InputError, match="no end token"):
         GrammarCompiler(model.tokenizer, VOCAB, ()).from_schema(SCHEMA)
+
+
+def test_tokenizers_that_put_a_blank_before_a_text(tmp_path: Path) -> None:
+    tokenizer = convert(train_sentencepiece(tmp_path / "t.model", "bpe", 900, byte_fallback=True))
+    grammar = GrammarCompiler(tokenizer, tokenizer.vocab_size, [2]).from_lark('start: "the colour is red"')
+    ids: list[int] = []
+    while not grammar.finished:
+        token = int(np.argmax(grammar.masked(np.zeros(tokenizer.vocab_size, np.float32))))
+        if token == 2:
+            break
+        grammar.accept(token)
+        ids.append(token)
+    assert b"".join(map(tokenizer.token_bytes, ids)) == b"the colour is red"

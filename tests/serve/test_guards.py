@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pocketglm.serve.request_guard import json_depth
 from pocketglm.serve.settings import RequestLimits, ServerSettings
 from serve.running import Running, running
 
-LIMITS = RequestLimits(body_bytes=20_000, header_bytes=8192, json_depth=8, body_s=0.5)
+LIMITS = RequestLimits(body_bytes=20_000, header_bytes=8192, json_depth=8, body_s=0.5, header_s=0.5)
 KEY = "secret-key"
 SITE = "https://site.example"
 BODY = {"prompt": "Hi", "max_tokens": 1}
@@ -140,11 +141,57 @@ def test_deep_bodies(guarded: Running) -> None:
 
 
 def test_a_body_that_does_not_come(guarded: Running) -> None:
-    port = int(guarded.url.rsplit(":", 1)[1])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with connected(guarded) as connection:
         head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
         connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{{".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+@contextmanager
+def connected(server: Running) -> Iterator[socket.socket]:
+    port = int(server.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        yield connection
+
+
+def drip(connection: socket.socket, piece: bytes) -> bytes:
+    """What comes back, to the end of the connection, while bytes go out one by one for ever."""
+    received = bytearray()
+    connection.settimeout(0.05)
+    while True:
+        try:
+            connection.sendall(piece)
+            data = connection.recv(4096)
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return bytes(received)
+        if not data:
+            return bytes(received)
+        received += data
+
+
+def test_headers_that_come_bit_by_bit(guarded: Running) -> None:
+    with connected(guarded) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        assert drip(connection, b"x").startswith(b"HTTP/1.1 408 ")
+    with connected(guarded) as connection:  # after a request that was answered
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        assert b"HTTP/1.1 408 " in drip(connection, b"x")
+
+
+def test_a_connection_that_says_nothing(guarded: Running) -> None:
+    with connected(guarded) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_the_rest_of_a_body_that_was_refused(guarded: Running) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\n"
+    with connected(guarded) as connection:
+        connection.sendall(head)
+        assert drip(connection, b"x").startswith(b"HTTP/1.1 401 ")
 
 
 def test_what_every_response_says_to_browsers(guarded: Running) -> None:

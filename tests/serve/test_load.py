@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import importlib.util
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 from pocketglm.serve.settings import BatchSettings
+from serve.event_loops import run
 from serve.running import running
 
 SECONDS = 3.0
@@ -32,7 +33,7 @@ def test_many_clients_that_come_and_go(causal_path: Path) -> None:
     with running(causal_path, batch=BatchSettings(running=8, waiting=16)) as server:
         streams: list[object] = []
         client = module.Client(int(server.url.rsplit(":", 1)[1]))
-        asyncio.run(module.visits(client, SECONDS, CLIENTS, streams))
+        run(module.visits(client, SECONDS, CLIENTS, streams))
         statuses = {stream.status for stream in streams}  # type: ignore[attr-defined]
         assert 200 in statuses
         assert statuses <= {200, 429}
@@ -44,7 +45,7 @@ def test_many_clients_that_come_and_go(causal_path: Path) -> None:
             load = server.engine.load_now
             if load.running == load.waiting == 0:
                 break
-            asyncio.run(asyncio.sleep(0.05))
+            time.sleep(0.05)
         assert (load.running, load.waiting) == (0, 0)
         assert server.engine._outcomes == {}
         gc.collect()

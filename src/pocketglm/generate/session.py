@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.contract import Batch, Segment, embed
 from pocketglm.engine.positions import PositionTracker
-from pocketglm.errors import InputError
+from pocketglm.errors import ContextError, InputError
 from pocketglm.generate.session_file import SavedSession, read_session, write_session
 
 if TYPE_CHECKING:
@@ -138,16 +138,16 @@ class Session:
             self._tracker, self._tokens = tracker, source._tokens[:length]
 
     def check_fits(self, length: int) -> None:
-        """Raises `InputError` where a sequence of `length` tokens exceeds the model's context."""
+        """Raises `ContextError` where a sequence of `length` tokens exceeds the model's context."""
         limit = self.model.context
         if length <= limit:
             return
         if limit < self.spec.max_context:
-            raise InputError(
+            raise ContextError(
                 f"the text needs {length} tokens, the context was limited to {limit}",
                 hint="shorten the text, or set a larger --context (with --memory, more memory)",
             )
-        raise InputError(
+        raise ContextError(
             f"the text needs {length} tokens, the model's context holds {limit}",
             hint="shorten the text, or start a new conversation",
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pocketglm.engine.positions import PositionTracker
-from pocketglm.errors import InputError
+from pocketglm.errors import ContextError, InputError
 from pocketglm.generate.model import Model
 from pocketglm.generate.sampler import SamplingSettings
 from pocketglm.serve.grammar import Grammar
@@ -41,7 +41,7 @@ class AnswerRequest:
         check_tokens(model, self.prompt)
         room = model.context if self.settings.max_length is None else self.settings.max_length
         if len(self.prompt) >= min(room, model.context):
-            raise InputError(
+            raise ContextError(
                 f"the prompt has {len(self.prompt)} tokens, prompt and answer may have "
                 f"{min(room, model.context)}",
                 hint="shorten the prompt, or ask for a sliding window",
@@ -70,7 +70,7 @@ def check_tokens(model: Model, token_ids: tuple[int, ...]) -> None:
     if wrong := [token for token in token_ids if not 0 <= token < vocabulary]:
         raise InputError(f"token id {wrong[0]} is outside the vocabulary of {vocabulary}")
     if len(token_ids) > model.context:
-        raise InputError(f"the text has {len(token_ids)} tokens, the context holds {model.context}")
+        raise ContextError(f"the text has {len(token_ids)} tokens, the context holds {model.context}")
     if model.spec.prefix_tokens is not None:
         PositionTracker(model.spec).advance(token_ids)  # finds <sop> and its mask token, or says so
 

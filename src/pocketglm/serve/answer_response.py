@@ -27,6 +27,8 @@ EVENT_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would collect the events otherwise
 ]
 STALL_CHECK_S = 5.0
+COMMENT = b": the answer is being computed\n\n"
+"""What clients skip, and what proxies see of a connection that is not dead."""
 
 
 class Answers(Protocol):
@@ -59,7 +61,10 @@ class AnswerResponse(Response):
         self._choices = choices
         self._stream = stream
         self._include_usage = include_usage
+        self._sending = asyncio.Lock()
         self._sending_since: float | None = None
+        self._sent_at = 0.0
+        self._started = self._ended = False
         self._unfinished = len(answers)
         self._gone = False
         self._timed_out = False
@@ -67,7 +72,10 @@ class AnswerResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
-        watch = loop.create_task(self._watch(receive, task))
+        self._sent_at = loop.time()
+        beside = [loop.create_task(self._watch(receive, task))]
+        if self._stream:
+            beside.append(loop.create_task(self._break_silence(send)))
         timer = loop.call_later(self._service.settings.limits.request_s, self._time_out)
         try:
             await (self._send_events(send) if self._stream else self._send_whole(scope, receive, send))
@@ -76,33 +84,37 @@ class AnswerResponse(Response):
                 raise
         finally:
             timer.cancel()
-            watch.cancel()
+            for each in beside:
+                each.cancel()
             for answer in self._answers:
                 answer.cancel()
                 reason = "abandoned" if self._gone else answer.finish_reason or "failed"
                 self._service.metrics.answered(answer.statistics, answer.waited_s, reason)
 
     async def _send_events(self, send: Send) -> None:
-        started = False
+        opening = self._builder.opening()
         try:
-            async for index, piece in merged(self._answers):
-                if piece.finish_reason == "cancelled":
-                    raise self._why_cancelled()
-                chunks = self._builder.chunks(index, piece)
-                if not started:
-                    await self._start_events(send)
-                    chunks, started = [*self._builder.opening(), *chunks], True
-                if piece.finish_reason is not None:
-                    chunks += self._last_chunks(chunks)
-                if chunks:
+            async for pieces in merged(self._answers):
+                if chunks := [chunk for index, piece in pieces for chunk in self._chunks(index, piece)]:
+                    chunks, opening = [*opening, *chunks], []
                     await self._send(send, b"".join(self._event(chunk) for chunk in chunks))
+                self._check_cancelled(pieces)
         except Exception as error:
             refused = api_error(error)
-            if not started:
+            if not self._started:
                 await self._send_error(refused, send)
                 return
             await self._send(send, _event_of(refused.body))
         await self._send(send, b"data: [DONE]\n\n", more=False)
+
+    def _chunks(self, index: int, piece: AnswerPiece) -> list[dict[str, Any]]:
+        """What a piece adds to the stream; nothing, if it says that the answer was cancelled."""
+        if piece.finish_reason == "cancelled":
+            return []
+        chunks = self._builder.chunks(index, piece)
+        if piece.finish_reason is not None:
+            chunks += self._last_chunks(chunks)
+        return chunks
 
     def _last_chunks(self, chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """After the end of the last answer: the figures, in the last chunk or one of their own."""
@@ -121,15 +133,12 @@ class AnswerResponse(Response):
             chunk["usage"] = None
         return _event_of(chunk)
 
-    async def _start_events(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": EVENT_HEADERS})
-
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async for index, piece in merged(self._answers):
-                if piece.finish_reason == "cancelled":
-                    raise self._why_cancelled()
-                self._builder.collect(index, piece)
+            async for pieces in merged(self._answers):
+                self._check_cancelled(pieces)
+                for index, piece in pieces:
+                    self._builder.collect(index, piece)
         except Exception as error:
             await self._send_error(api_error(error), send)
             return
@@ -141,12 +150,32 @@ class AnswerResponse(Response):
         await _send_response(JSONResponse(body), send)
 
     async def _send_error(self, error: ApiError, send: Send) -> None:
-        await _send_response(error.response(), send)
+        async with self._sending:
+            self._started = self._ended = True
+            await _send_response(error.response(), send)
 
     async def _send(self, send: Send, data: bytes, more: bool = True) -> None:
-        self._sending_since = asyncio.get_running_loop().time()
+        async with self._sending:
+            await self._send_now(send, data, more)
+
+    async def _send_now(self, send: Send, data: bytes, more: bool = True) -> None:
+        """Send a piece of the stream, after its head if that is still due. With `_sending` held."""
+        self._sent_at = self._sending_since = asyncio.get_running_loop().time()
+        self._ended = not more
+        if not self._started:
+            self._started = True
+            await send({"type": "http.response.start", "status": 200, "headers": EVENT_HEADERS})
         await send({"type": "http.response.body", "body": data, "more_body": more})
         self._sending_since = None
+
+    async def _break_silence(self, send: Send) -> None:
+        """Send a comment whenever a stream was silent for long: a long prompt, or a queue."""
+        loop, limit = asyncio.get_running_loop(), self._service.settings.limits.silence_s
+        while not self._ended:
+            await asyncio.sleep(max(0.0, self._sent_at + limit - loop.time()))
+            async with self._sending:
+                if not self._ended and loop.time() - self._sent_at >= limit:
+                    await self._send_now(send, COMMENT)
 
     async def _watch(self, receive: Receive, task: asyncio.Task[Any] | None) -> None:
         """Cancel the answers of a client that leaves, and the response to one that does not read."""
@@ -178,6 +207,10 @@ class AnswerResponse(Response):
         for answer in self._answers:
             answer.cancel()
 
+    def _check_cancelled(self, pieces: Sequence[tuple[int, AnswerPiece]]) -> None:
+        if any(piece.finish_reason == "cancelled" for _, piece in pieces):
+            raise self._why_cancelled()
+
     def _why_cancelled(self) -> ApiError:
         if self._timed_out:
             seconds = self._service.settings.limits.request_s
@@ -187,38 +220,49 @@ class AnswerResponse(Response):
         return ApiError(503, "the server is shutting down", code="shutting_down")
 
 
-async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, AnswerPiece]]:
-    """The pieces of all answers as they come, with the answer's index."""
+Pieces = list[tuple[int, AnswerPiece]]
+"""With the index of the answer they belong to."""
+
+
+async def merged(answers: Sequence[Answer]) -> AsyncIterator[Pieces]:
+    """The pieces of all answers as they come, several at a time where several have come."""
     if len(answers) == 1:
-        async for piece in answers[0]:
-            yield 0, piece
+        async for pieces in _batches(0, answers[0]):
+            yield pieces
         return
-    queue: asyncio.Queue[tuple[int, AnswerPiece | Exception | None]] = asyncio.Queue()
+    queue: asyncio.Queue[Pieces | Exception | None] = asyncio.Queue()
     tasks = [asyncio.ensure_future(_pump(i, answer, queue)) for i, answer in enumerate(answers)]
     try:
         left = len(answers)
         while left:
-            index, item = await queue.get()
+            item = await queue.get()
             if item is None:
                 left -= 1
             elif isinstance(item, Exception):
                 raise item
             else:
-                yield index, item
+                yield item
     finally:
         for task in tasks:
             task.cancel()
 
 
-async def _pump(
-    index: int, answer: Answer, queue: asyncio.Queue[tuple[int, AnswerPiece | Exception | None]]
-) -> None:
+async def _batches(index: int, answer: Answer) -> AsyncIterator[Pieces]:
+    while True:
+        try:
+            pieces = await answer.several()
+        except StopAsyncIteration:
+            return
+        yield [(index, piece) for piece in pieces]
+
+
+async def _pump(index: int, answer: Answer, queue: asyncio.Queue[Pieces | Exception | None]) -> None:
     try:
-        async for piece in answer:
-            queue.put_nowait((index, piece))
+        async for pieces in _batches(index, answer):
+            queue.put_nowait(pieces)
     except Exception as error:
-        queue.put_nowait((index, error))
-    queue.put_nowait((index, None))
+        queue.put_nowait(error)
+    queue.put_nowait(None)
 
 
 def _event_of(data: dict[str, Any]) -> bytes:

@@ -57,6 +57,13 @@ class Outcome:
             raise item
         return item
 
+    async def several(self) -> list[Any]:
+        """All that have come, at least one; else as `next`."""
+        items = [await self.next()]
+        while self._items and not isinstance(self._items[0], Exception):
+            items.append(self._items.popleft())
+        return items
+
     def cancel(self) -> None:
         """Give the job up: its place in the batch is free before the next step."""
         if not self._ended:
@@ -79,6 +86,12 @@ class Answer(AsyncIterator[AnswerPiece]):
         piece: AnswerPiece = await self._outcome.next()
         self.finish_reason = piece.finish_reason
         return piece
+
+    async def several(self) -> list[AnswerPiece]:
+        """The pieces that have come, at least one; raises `StopAsyncIteration` at the end."""
+        pieces: list[AnswerPiece] = await self._outcome.several()
+        self.finish_reason = pieces[-1].finish_reason
+        return pieces
 
     async def text(self) -> str:
         """The rest of the answer as one text."""

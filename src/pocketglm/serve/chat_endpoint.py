@@ -50,7 +50,8 @@ async def answer_chat(service: Service, request: ChatRequest) -> AnswerResponse:
     settings = settings_of(request, model, limits, request.max_completion_tokens or request.max_tokens)
     choices = choices_of(request, settings, limits)
     try:
-        prompt = await asyncio.to_thread(encode_chat, model, request, tools)
+        form = None if isinstance(service.tool_format, PocketGLMError) else service.tool_format
+        prompt = await asyncio.to_thread(encode_chat, model, request, tools, form)
         grammar = await asyncio.to_thread(_grammar, service, request, tools)
     except PocketGLMError as error:
         raise api_error(error, "messages") from None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pocketglm.errors import InputError
+from pocketglm.errors import ContextError
 from pocketglm.generate.model import Model
 from pocketglm.serve.protocol import (
     AssistantMessage,
@@ -20,30 +20,38 @@ from pocketglm.serve.protocol import (
     MessageToolCall,
     ToolDefinition,
 )
+from pocketglm.serve.tool_calls import ToolFormat
 
 ANSWER_SHARE = 4
 """With a sliding window and no limit of tokens, the answer gets one part in this many of the context."""
 
 
-def encode_chat(model: Model, request: ChatRequest, tools: Sequence[ToolDefinition]) -> tuple[int, ...]:
+def encode_chat(
+    model: Model, request: ChatRequest, tools: Sequence[ToolDefinition], form: ToolFormat | None
+) -> tuple[int, ...]:
     """Token ids of the prompt. Raises `InputError` where it does not fit or the template refuses it.
 
-    With a sliding window the oldest turns are dropped until it fits; a system message stays.
+    `form` is how the model writes calls, None where it has no tools. With a sliding window the oldest turns
+    are dropped until it fits; a system message stays.
     """
     messages = [template_message(message) for message in request.messages]
-    variables: dict[str, Any] = (
-        {"tools": [tool.model_dump(exclude_none=True) for tool in tools]} if tools else {}
-    )
-    prompt = model.template.encode(messages, **variables)
+    offered = [tool.model_dump(exclude_none=True) for tool in tools]
+    variables: dict[str, Any] = {"tools": offered} if offered else {}
+
+    def encode() -> list[int]:
+        written = messages if form is None else form.messages(messages, offered)
+        return model.template.encode(written, **variables)
+
+    prompt = encode()
     if request.context_overflow != "sliding_window":
         return tuple(prompt)
     limit = room_for_prompt(model, request.max_completion_tokens or request.max_tokens)
     while len(prompt) > limit:
         dropped = drop_oldest(messages)
         if dropped is None:
-            raise InputError(f"the last message alone needs {len(prompt)} tokens, {limit} are left for it")
+            raise ContextError(f"the last message alone needs {len(prompt)} tokens, {limit} are left for it")
         messages = dropped
-        prompt = model.template.encode(messages, **variables)
+        prompt = encode()
     return tuple(prompt)
 
 

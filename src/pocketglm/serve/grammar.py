@@ -23,6 +23,10 @@ COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 """One way to write blanks: a small model that may choose goes on choosing blanks."""
 
 
+BEFORE = "\ue000"
+"""A character without a meaning: normalizers keep it, and no token has it beside others."""
+
+
 class _Vocabulary:
     """What llguidance asks of a tokenizer: the bytes of every token, special ones apart."""
 
@@ -38,9 +42,13 @@ class _Vocabulary:
             for i in range(vocab_size)
         ]
         self._tokenizer = tokenizer
+        self._before = tokenizer.encode(BEFORE)
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text)
+        """Ids of a text that goes on, without the blank that some tokenizers put before a beginning."""
+        ids = self._tokenizer.encode(BEFORE + text)
+        joined = ids[: len(self._before)] != self._before
+        return self._tokenizer.encode(text) if joined else ids[len(self._before) :]
 
 
 def _special_text(tokenizer: Tokenizer, token_id: int) -> bytes:

@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from pocketglm.errors import BusyError, EngineError, InputError, PocketGLMError
+from pocketglm.errors import BusyError, ContextError, EngineError, InputError, PocketGLMError
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def api_error(error: Exception, param: str | None = None, retry_after_s: int | N
         headers = {"Retry-After": str(retry_after_s or 1)}
         return ApiError(429, _with_hint(error), code="queue_full", headers=headers)
     if isinstance(error, InputError):
-        code = "context_length_exceeded" if "tokens, " in error.message else None
+        code = "context_length_exceeded" if isinstance(error, ContextError) else None
         return ApiError(400, _with_hint(error), param=param, code=code)
     if isinstance(error, PocketGLMError) and not isinstance(error, EngineError):
         return ApiError(500, _with_hint(error))

@@ -45,6 +45,7 @@ class Job(ABC):
         self.session: Session | None = None
         self.statistics = Statistics(prompt_tokens=len(prompt))
         self.outbox: list[Any] = []
+        self.heard_of = False  # something was delivered
         self.done = False
         self.cancelled = False
         self.asked = time.perf_counter()

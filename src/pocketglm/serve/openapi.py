@@ -20,7 +20,6 @@ REASONS = {
     403: "Another site's page may not call this",
     404: "There is no such thing here",
     408: "The request's body did not come in time",
-    411: "The body has no length",
     413: "The body is too large",
     415: "The body is not JSON",
     421: "The Host header names another host",

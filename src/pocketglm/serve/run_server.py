@@ -22,6 +22,7 @@ from pocketglm.generate.model import Model
 from pocketglm.serve.app import create_app
 from pocketglm.serve.async_model import AsyncModel
 from pocketglm.serve.settings import BatchSettings, ServerSettings
+from pocketglm.serve.slow_clients import timed_protocol
 
 Ready = Callable[[str], None]
 """Called with the server's address, such as `http://127.0.0.1:8000`, once it answers."""
@@ -96,7 +97,7 @@ def make_server(engine: AsyncModel, app: FastAPI, settings: ServerSettings) -> S
     """A server that takes no longer than its grace period to stop."""
     config = uvicorn.Config(
         app,
-        http="h11",  # bounds the size of headers while they come
+        http=timed_protocol(settings.limits.header_s),  # h11 bounds the size of headers while they come
         h11_max_incomplete_event_size=settings.limits.header_bytes,
         ws="none",
         lifespan="off",

@@ -7,6 +7,8 @@ that is new (docs/decisions/0017-continuous-batching.md).
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -24,6 +26,8 @@ from pocketglm.serve.jobs import Job
 from pocketglm.serve.mixed_batch import Part, forward_together
 from pocketglm.serve.settings import BatchSettings
 from pocketglm.serve.step_size import StepSize
+
+logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Sequence[Job]], None]
 """Takes jobs whose outbox has something, or which are done. Called by the scheduler's thread."""
@@ -61,6 +65,7 @@ class Scheduler:
         self._stopping = False
         self._size = StepSize(settings, CHUNK_ROWS)
         self._seconds_per_job = 1.0
+        self._delivered_at = 0.0
         self._steps = 0
         self._preemptions = 0
         self._thread = threading.Thread(target=self._loop, name="pocketglm-batch", daemon=True)
@@ -115,10 +120,14 @@ class Scheduler:
 
     def _loop(self) -> None:
         while self._wait_for_work():
-            self._leave()
-            self._join()
-            if self._running:
-                self._step()
+            try:
+                self._leave()
+                self._join()
+                if self._running:
+                    self._step()
+            except Exception as error:  # outside the engine's pass none is expected, but without this
+                logger.exception("the batch failed")  # thread all requests would wait for ever
+                self._fail_all(error)
 
     def _wait_for_work(self) -> bool:
         with self._changed:
@@ -127,6 +136,20 @@ class Scheduler:
                     return False
                 self._changed.wait()
         return True
+
+    def _fail_all(self, error: Exception) -> None:
+        """End every job; sessions that cannot be closed are left behind."""
+        with self._changed:
+            jobs = [*self._running, *self._waiting]
+            self._running = []
+            self._waiting.clear()
+        for job in jobs:
+            if job.session is not None:
+                with contextlib.suppress(Exception):
+                    job.session.close()
+                job.session = None
+            _failed(job, error)
+        self._hand_over(jobs)
 
     def _leave(self) -> None:
         """Take out what was cancelled."""
@@ -138,36 +161,36 @@ class Scheduler:
         for job in gone:
             job.cancel()
         self._release(gone)
-        if gone:
-            self._deliver(gone)
+        self._hand_over(gone)
 
     def _join(self) -> None:
         """Let in what there is room for, in the order of arrival."""
         done = []
         while len(self._running) < self._settings.running and (job := self._next_waiting()):
-            if job.done:  # an answer of no tokens
+            if not job.done:  # as an answer of no tokens is
+                self._begin(job)
+            if job.done:
                 done.append(job)
-                continue
-            try:
-                session = (
-                    self._model.prefixes.take(job.tokens) if job.reuses_prefixes else self._model.session()
-                )
-            except Exception as error:
-                done.append(_failed(job, error))
-                continue
-            job.begin(session)
-            with self._changed:
-                self._running.append(job)
-        if done:
-            self._deliver(done)
+        self._release(done)
+        self._hand_over(done)
+
+    def _begin(self, job: Job) -> None:
+        """Give a job its session. It runs already, so that whoever cancels all jobs sees it meanwhile."""
+        try:
+            reused = job.reuses_prefixes
+            job.begin(self._model.prefixes.take(job.tokens) if reused else self._model.session())
+        except Exception as error:
+            _failed(job, error)
 
     def _next_waiting(self) -> Job | None:
+        """The next job there is room for, which runs from now on."""
         with self._changed:
             for job in self._waiting:
                 if not self._fits(job):
                     return None  # those behind it must not starve it
                 if not self._shares_with_prompt(job):
                     self._waiting.remove(job)
+                    self._running.append(job)
                     return job
         return None
 
@@ -192,7 +215,9 @@ class Scheduler:
             parts = self._plan()
             hidden, logits, wanted = self._forward(parts)
         except Exception as error:
-            self._finish([_failed(job, error) for job, _ in parts] or [_failed(self._running[0], error)])
+            for job in [job for job, _ in parts] or self._running[:1]:
+                _failed(job, error)
+            self._finish()
             return
         row = logit = 0
         for (job, ids), count in zip(parts, wanted, strict=True):
@@ -203,7 +228,7 @@ class Scheduler:
             row, logit = row + len(ids), logit + count
         self._steps += 1
         self._size.learn(row, time.perf_counter() - began)
-        self._finish([job for job, _ in parts if job.outbox or job.done])
+        self._finish()
 
     def _forward(self, parts: list[tuple[Job, list[int]]]) -> tuple[Float32, Float32, list[int]]:
         """Hidden states [rows, hidden], the logits wanted [n, vocab], and how many rows each job wants."""
@@ -248,6 +273,8 @@ class Scheduler:
 
     def _send_back(self, job: Job) -> None:
         self._preemptions += 1
+        if job.outbox:
+            self._hand_over([job])
         if job.session is not None:
             job.session.close()
             self._model.prefixes.give_back(job.session)
@@ -256,13 +283,29 @@ class Scheduler:
             self._running.remove(job)
             self._waiting.appendleft(job)
 
-    def _finish(self, jobs: Sequence[Job]) -> None:
-        done = [job for job in jobs if job.done]
+    def _finish(self) -> None:
+        """Hand over what is due after a step, and take out what is done.
+
+        On a small machine the web server computes beside the engine, so it is woken for several tokens at
+        once where they come faster than eyes see.
+        """
+        now = time.perf_counter()
+        all_due = now - self._delivered_at >= self._settings.deliver_s
+        due = [job for job in self._running if job.done or (job.outbox and (all_due or not job.heard_of))]
+        done = [job for job in due if job.done]
         for job in done:
-            seconds = time.perf_counter() - (job.started or job.asked)
+            seconds = now - (job.started or job.asked)
             self._seconds_per_job += 0.2 * (seconds - self._seconds_per_job)
+        if all_due:
+            self._delivered_at = now
         self._release(done)
-        self._deliver(jobs)
+        self._hand_over(due)
+
+    def _hand_over(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.heard_of = True
+        if jobs:
+            self._deliver(jobs)
 
     def _release(self, jobs: Sequence[Job]) -> None:
         """Free the slots of jobs; what their caches hold is kept as prefixes for others."""

@@ -10,12 +10,14 @@ import time
 from dataclasses import dataclass, field
 
 from pocketglm.errors import InputError
+from pocketglm.generate.template import TEMPLATE_FILE
 from pocketglm.serve.async_model import AsyncModel
 from pocketglm.serve.grammar import GrammarCompiler
 from pocketglm.serve.http_errors import ApiError
 from pocketglm.serve.metrics import Metrics
 from pocketglm.serve.settings import ServerSettings
-from pocketglm.serve.tool_calls import ToolFormat, tool_format
+from pocketglm.serve.tool_calls import ToolFormat
+from pocketglm.serve.tool_formats import tool_format
 
 
 @dataclass
@@ -26,6 +28,8 @@ class Service:
     settings: ServerSettings
     metrics: Metrics = field(init=False)
     grammars: GrammarCompiler | None = field(init=False)
+    tool_format: ToolFormat | InputError = field(init=False)
+    fingerprint: str = field(init=False)
     started: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
@@ -36,6 +40,11 @@ class Service:
             if model.has_tokenizer
             else None
         )
+        try:
+            template = model.package.text(TEMPLATE_FILE) if model.has_template else None
+            self.tool_format = tool_format(template)
+        except InputError as error:
+            self.tool_format = error
         self.fingerprint = f"fp_{model.package.fingerprint[:12]}"
 
     def new_id(self, kind: str) -> str:
@@ -64,10 +73,11 @@ class Service:
 
     def tools(self) -> ToolFormat:
         """How the model writes tool calls. Raises `ApiError` where it has no tools."""
-        model = self.engine.model
-        try:
-            return tool_format(model.package.text("chat_template.jinja") if model.has_template else None)
-        except InputError as error:
+        if isinstance(self.tool_format, InputError):
             raise ApiError(
-                400, f"{error.message} ({error.hint})", param="tools", code="unsupported"
-            ) from None
+                400,
+                f"{self.tool_format.message} ({self.tool_format.hint})",
+                param="tools",
+                code="unsupported",
+            )
+        return self.tool_format

@@ -5,6 +5,7 @@ Enters: what a program or the command line asks for. Leaves: frozen settings, or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from pocketglm.errors import InputError
@@ -18,7 +19,8 @@ class BatchSettings:
     refused. `cache_bytes` bounds the KV caches of all of them together with the kept prefixes (None: a
     quarter of the memory that is free at the start, and at least one full context).
     `decode_step_s` is how long a step should take while answers stream, `prefill_step_s` while none
-    does: a long prompt is cut into pieces that take about so long.
+    does: a long prompt is cut into pieces that take about so long. Tokens are handed over at most every
+    `deliver_s`, several at a time where they come faster, except an answer's first and last.
     """
 
     running: int = 16
@@ -26,9 +28,10 @@ class BatchSettings:
     cache_bytes: int | None = None
     decode_step_s: float = 0.2
     prefill_step_s: float = 1.0
+    deliver_s: float = 0.016
 
     def __post_init__(self) -> None:
-        _at_least(self, {"running": 1, "waiting": 0})
+        _at_least(self, {"running": 1, "waiting": 0, "deliver_s": 0})
         if self.cache_bytes is not None and self.cache_bytes < 1:
             raise InputError(f"cache_bytes is {self.cache_bytes}, expected 1 or more")
         for name in ("decode_step_s", "prefill_step_s"):
@@ -38,7 +41,11 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What one request may ask for. Sizes are bytes, times seconds."""
+    """What one request may ask for. Sizes are bytes, times seconds.
+
+    A client has `header_s` for the headers of a request, `body_s` for its body, and `send_s` to take each
+    piece of the answer. A stream in which nothing happens says so every `silence_s`.
+    """
 
     body_bytes: int = 4 << 20
     header_bytes: int = 32 << 10
@@ -52,8 +59,10 @@ class RequestLimits:
     messages: int = 2048
     embedding_inputs: int = 256
     request_s: float = 1800.0
+    header_s: float = 20.0
     body_s: float = 30.0
     send_s: float = 60.0
+    silence_s: float = 10.0
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -94,7 +103,7 @@ class ServerSettings:
                 )
 
 
-def _at_least(settings: object, least: dict[str, int]) -> None:
+def _at_least(settings: object, least: Mapping[str, int]) -> None:
     for name, value in least.items():
         if getattr(settings, name) < value:
             raise InputError(f"{name} is {getattr(settings, name)}, expected {value} or more")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from pocketglm import __version__
+from pocketglm.errors import InputError
 from pocketglm.generate.memory_budget import resident_bytes
 from pocketglm.generate.model import Model
-from pocketglm.serve.http_errors import ApiError
 from pocketglm.serve.protocol_answers import BlockPlace, MemoryUse, RequestCounts, Status
 from pocketglm.serve.service import Service
 
@@ -50,7 +50,7 @@ def status_of(service: Service) -> Status:
         ),
         sampling_defaults={name: getattr(settings, name) for name in SHOWN_DEFAULTS},
         template=model.has_template,
-        tools=_has_tools(service),
+        tools=not isinstance(service.tool_format, InputError),
         version=__version__,
     )
 
@@ -74,11 +74,3 @@ def _place(model: Model, index: int) -> str:
     stage = next(stage for stage in model.stages if index in stage.blocks)
     tell = getattr(stage, "place_of", None)
     return str(tell(index)) if tell else "cpu"
-
-
-def _has_tools(service: Service) -> bool:
-    try:
-        service.tools()
-    except ApiError:
-        return False
-    return True

@@ -17,20 +17,20 @@ class ToolWatch:
         self._form = form
         self._tools = tools
         self._parallel = parallel
-        self._held = ""
-        self._watching = True
+        self._text = ""
+        self._shown = 0
 
     def feed(self, text: str) -> str:
         """The text that may be shown now."""
-        self._held += text
-        if self._watching and self._form.may_begin(self._held, self._tools):
-            return ""
-        # A form without a mark is a whole answer: once it is none, it stays none
-        self._watching = self._watching and bool(self._form.before)
-        shown, self._held = self._held, ""
-        return shown
+        self._text += text
+        return self._new(self._form.read(self._text, self._tools, ended=False)[0])
 
     def finish(self) -> tuple[str, list[ToolCall]]:
         """The rest of the text, and the calls."""
-        rest, calls = self._form.find(self._held, self._tools)
-        return rest, calls if self._parallel else calls[:1]
+        text, calls = self._form.read(self._text, self._tools, ended=True)
+        return self._new(text), calls if self._parallel else calls[:1]
+
+    def _new(self, text: str) -> str:
+        new = text[self._shown :]
+        self._shown = max(self._shown, len(text))
+        return new

@@ -78,8 +78,12 @@ def byte_level_metadata(**changes: Any) -> dict[str, Any]:
 
 
 def convert(path: Path, around: Surroundings | None = None) -> Tokenizer:
-    model = read_sentencepiece(path)
-    return Tokenizer.from_json(doc.to_text(build_sentencepiece(model, around or Surroundings(), path)))
+    return Tokenizer.from_json(document(path, around))
+
+
+def document(path: Path, around: Surroundings | None = None) -> str:
+    """The `tokenizer.json` of a SentencePiece model."""
+    return doc.to_text(build_sentencepiece(read_sentencepiece(path), around or Surroundings(), path))
 
 
 def upstream(path: Path) -> sentencepiece.SentencePieceProcessor:
