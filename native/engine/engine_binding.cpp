@@ -34,6 +34,8 @@ using Tensor = std::tuple<int, int, int, int, int, bool, bool, uint64_t, uint64_
 using File = std::tuple<std::string, uint64_t, int, std::vector<Tensor>>;
 // (sequence, start, count, prefix)
 using Segment = std::tuple<int64_t, int, int, int>;
+// one value for each block: 1 where it is read at each pass
+using Streamed = std::vector<uint8_t>;
 
 // Raises (status, text) as an exception of Python's: pocketglm.engine.native turns it into its own.
 void check(pglm_status status) {
@@ -116,8 +118,9 @@ struct Files {
 };
 
 pglm_options options_of(int threads, int kv_type, const std::optional<std::string>& isa, uint64_t memory,
-                        uint64_t reserve) {
-    return {threads, kv_type, isa ? isa->c_str() : nullptr, memory, reserve};
+                        uint64_t reserve, const std::optional<Streamed>& streamed = std::nullopt) {
+    return {threads, kv_type, isa ? isa->c_str() : nullptr,
+            memory,  reserve, streamed ? streamed->data() : nullptr};
 }
 
 nb::dict usage_dict(const pglm_usage& usage) {
@@ -134,10 +137,13 @@ nb::dict usage_dict(const pglm_usage& usage) {
 class Stage {
   public:
     Stage(const nb::dict& fields, const std::vector<File>& blocks, int threads, int kv_type,
-          const std::optional<std::string>& isa, uint64_t memory, uint64_t reserve)
+          const std::optional<std::string>& isa, uint64_t memory, uint64_t reserve,
+          const std::optional<Streamed>& streamed)
         : settings_(fields), blocks_(blocks.size()) {
+        require(!streamed || streamed->size() == blocks_,
+                "as many values of `streamed` as blocks are needed");
         const Files files(blocks);
-        const pglm_options options = options_of(threads, kv_type, isa, memory, reserve);
+        const pglm_options options = options_of(threads, kv_type, isa, memory, reserve, streamed);
         pglm_stage* stage = nullptr;
         const int32_t count = static_cast<int32_t>(files.files.size());
         check(pglm_stage_load(&settings_.spec, files.files.data(), count, &options, &stage));
@@ -318,9 +324,10 @@ std::vector<std::string> isa_names() {
 NB_MODULE(_engine, module) {
     nb::class_<Stage>(module, "Stage")
         .def(nb::init<const nb::dict&, const std::vector<File>&, int, int, const std::optional<std::string>&,
-                      uint64_t, uint64_t>(),
+                      uint64_t, uint64_t, const std::optional<Streamed>&>(),
              nb::arg("spec"), nb::arg("blocks"), nb::arg("threads"), nb::arg("kv_type"),
-             nb::arg("isa").none(), nb::arg("memory"), nb::arg("reserve") = 0)
+             nb::arg("isa").none(), nb::arg("memory"), nb::arg("reserve") = 0,
+             nb::arg("streamed").none() = nb::none())
         .def("open", &Stage::open)
         .def("close", &Stage::close)
         .def("length", &Stage::length)

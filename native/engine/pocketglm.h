@@ -96,6 +96,9 @@ typedef struct {
     uint64_t memory_bytes; /* the most that weights, caches and buffers may take together; 0: no limit */
     /* What of memory_bytes is not for weights; 0: a quarter. Blocks beyond the rest are read at each pass. */
     uint64_t reserve_bytes;
+    /* One value for each block of a stage: 1, it is read at each pass; 0, it stays in memory. Null: as
+     * memory_bytes needs. */
+    const uint8_t* streamed_blocks;
 } pglm_options;
 
 typedef struct {
@@ -104,7 +107,7 @@ typedef struct {
     uint64_t weight_bytes;   /* in memory: mapped files, or the buffers that blocks are read into */
     uint64_t cache_bytes;    /* KV cache pages */
     uint64_t buffer_bytes;   /* activations and scratch */
-    uint64_t streamed_bytes; /* read from disk at every pass, since they do not fit */
+    uint64_t streamed_bytes; /* read from disk at every pass */
 } pglm_usage;
 
 /* ---- a run of blocks ---- */

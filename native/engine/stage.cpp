@@ -20,6 +20,11 @@ std::vector<WeightFile> block_files(const Spec& spec, const pglm_file* files, st
     return checked;
 }
 
+std::vector<std::uint8_t> streamed_blocks(const pglm_options& options, std::int32_t count) {
+    if (options.streamed_blocks == nullptr) return {};
+    return {options.streamed_blocks, options.streamed_blocks + count};
+}
+
 KvType checked_kv_type(std::int32_t type) {
     require(type >= PGLM_KV_FLOAT32 && type <= PGLM_KV_INT8, "unknown type of KV cache");
     return static_cast<KvType>(type);
@@ -49,7 +54,8 @@ Stage::Stage(const pglm_spec& spec, const pglm_file* files, std::int32_t count, 
       machine_(options),
       account_(options.memory_bytes),
       layout_{checked_kv_type(options.kv_type), count, spec_.num_kv_heads, spec_.head_dim},
-      weights_(block_files(spec_, files, count), account_, options.reserve_bytes) {}
+      weights_(block_files(spec_, files, count), account_, options.reserve_bytes,
+               streamed_blocks(options, count)) {}
 
 void Stage::open(std::int64_t sequence) {
     require(caches_.count(sequence) == 0, "sequence " + std::to_string(sequence) + " is open already");

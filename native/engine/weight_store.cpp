@@ -10,6 +10,8 @@
 #include <system_error>
 #include <utility>
 
+#include "failure.h"
+
 namespace pocketglm {
 
 namespace {
@@ -72,23 +74,25 @@ constexpr std::size_t READ_AT_ONCE = 8 << 20;  // so that closing a model does n
 
 }  // namespace
 
-WeightStore::WeightStore(std::vector<WeightFile> files, MemoryAccount& account, std::uint64_t reserve)
+WeightStore::WeightStore(std::vector<WeightFile> files, MemoryAccount& account, std::uint64_t reserve,
+                         const std::vector<std::uint8_t>& streamed)
     : account_(account), files_(std::move(files)) {
-    std::uint64_t total = 0, largest = 0;
-    for (const WeightFile& file : files_) {
-        total += file.size();
-        largest = std::max(largest, rounded_up(file.size(), HUGE_PAGE));
+    require(streamed.empty() || streamed.size() == files_.size(),
+            "what is said about streamed blocks does not fit the number of blocks");
+    const std::uint64_t share = weights_share(account_.limit(), reserve);
+    const std::vector<std::uint8_t> chosen = streamed.empty() ? plan_streamed(share) : streamed;
+    if (account_.limit() != 0) check_share(share, chosen);
+    for (auto& views : views_) views.resize(files_.size());
+    for (int block = 0; block < count(); ++block) {
+        before_.push_back(streamed_count());
+        if (chosen[block]) streamed_.push_back(block);
     }
-    const int mapped = plan_mapped(total, largest, reserve);
-    for (int block = 0; block < mapped; ++block) {
-        maps_.emplace_back(files_[block].path(), files_[block].size());
-        for (auto& views : views_) views.push_back(files_[block].views(maps_.back().data()));
-        taken_ += files_[block].size();
-        // Kept if the system lets us: else its pages are the first to go where memory is short.
-        if (account_.limit() != 0) (void)::mlock(maps_.back().data(), maps_.back().size());
+    before_.push_back(streamed_count());
+    for (int block = 0; block < count(); ++block) {
+        if (is_mapped(block)) map_block(block);
     }
     account_.take(taken_, "weights");
-    if (mapped < count()) start_reading(largest);
+    if (streamed_count() != 0) start_reading(buffer_size(chosen));
 }
 
 WeightStore::~WeightStore() {
@@ -104,20 +108,51 @@ WeightStore::~WeightStore() {
     account_.give_back(taken_);
 }
 
-// How many blocks are mapped: all, or what the buffers for the others leave room for.
-int WeightStore::plan_mapped(std::uint64_t total, std::uint64_t largest, std::uint64_t reserve) const {
-    const std::uint64_t limit = account_.limit(), share = weights_share(limit, reserve);
-    if (limit == 0 || total <= share) return count();
-    if (share < BUFFERS * largest) {
-        throw Failure(PGLM_MEMORY, "the memory limit of " + std::to_string(limit) +
-                                       " bytes is too small: two blocks are held at a time, which takes " +
-                                       std::to_string(BUFFERS * largest) + " bytes, and " +
-                                       std::to_string(limit - share) + " are kept for other things");
+void WeightStore::map_block(int block) {
+    maps_.emplace_back(files_[block].path(), files_[block].size());
+    for (auto& views : views_) views[block] = files_[block].views(maps_.back().data());
+    taken_ += files_[block].size();
+    // Kept if the system lets us: else its pages are the first to go where memory is short.
+    if (account_.limit() != 0 || streamed_count() != 0) {
+        (void)::mlock(maps_.back().data(), maps_.back().size());
     }
-    std::uint64_t used = BUFFERS * largest;
-    int mapped = 0;
-    while (used + files_[mapped].size() <= share) used += files_[mapped++].size();
-    return std::min(mapped, count() - 1);
+}
+
+// Bytes of one buffer: the largest block that is read, in whole huge pages.
+std::uint64_t WeightStore::buffer_size(const std::vector<std::uint8_t>& streamed) const {
+    std::uint64_t largest = 0;
+    for (int block = 0; block < count(); ++block) {
+        if (streamed[block]) largest = std::max(largest, rounded_up(files_[block].size(), HUGE_PAGE));
+    }
+    return largest;
+}
+
+// Which blocks are read: none, or the last ones, from where the buffers leave no room.
+std::vector<std::uint8_t> WeightStore::plan_streamed(std::uint64_t share) const {
+    std::vector<std::uint8_t> streamed(files_.size(), 0);
+    std::uint64_t total = 0;
+    for (const WeightFile& file : files_) total += file.size();
+    if (account_.limit() == 0 || total <= share) return streamed;
+    std::fill(streamed.begin(), streamed.end(), 1);
+    std::uint64_t used = BUFFERS * buffer_size(streamed);
+    for (int block = 0; block + 1 < count() && used + files_[block].size() <= share; ++block) {
+        used += files_[block].size();
+        streamed[block] = 0;
+    }
+    return streamed;
+}
+
+void WeightStore::check_share(std::uint64_t share, const std::vector<std::uint8_t>& streamed) const {
+    std::uint64_t mapped = 0;
+    for (int block = 0; block < count(); ++block) mapped += streamed[block] ? 0 : files_[block].size();
+    const std::uint64_t buffers = BUFFERS * buffer_size(streamed), limit = account_.limit();
+    if (mapped + buffers <= share) return;
+    throw Failure(PGLM_MEMORY,
+                  "the memory limit of " + std::to_string(limit) + " bytes is too small: " +
+                      (buffers != 0 ? "two blocks are held at a time, which takes " : "blocks take ") +
+                      std::to_string(buffers != 0 ? buffers : mapped) + " bytes, and " +
+                      std::to_string(limit - share + (buffers != 0 ? mapped : 0)) +
+                      " are kept for other things");
 }
 
 void WeightStore::start_reading(std::uint64_t largest) {
@@ -125,11 +160,11 @@ void WeightStore::start_reading(std::uint64_t largest) {
         buffer = Buffer(account_, largest, "weights", HUGE_PAGE);
         want_huge_pages(buffer);
     }
-    for (int block = mapped_count(); block < count(); ++block) {
-        for (int i = 0; i < BUFFERS; ++i) views_[i].push_back(files_[block].views(buffers_[i].data()));
+    for (const int block : streamed_) {
+        for (int i = 0; i < BUFFERS; ++i) views_[i][block] = files_[block].views(buffers_[i].data());
     }
     try {
-        for (int block = mapped_count(); block < count(); ++block) {
+        for (const int block : streamed_) {
             descriptors_.push_back(open_weight_file(files_[block].path(), files_[block].size()));
             (void)set_direct(descriptors_.back(), true);
         }
@@ -145,7 +180,7 @@ void WeightStore::start_reading(std::uint64_t largest) {
 
 std::uint64_t WeightStore::streamed_bytes() const {
     std::uint64_t bytes = 0;
-    for (int block = mapped_count(); block < count(); ++block) bytes += files_[block].size();
+    for (const int block : streamed_) bytes += files_[block].size();
     return bytes;
 }
 
@@ -155,7 +190,7 @@ void WeightStore::close_files() {
 }
 
 const WeightViews& WeightStore::views(int block) {
-    if (block < mapped_count()) return views_[0][block];
+    if (is_mapped(block)) return views_[0][block];
     const std::uint64_t number = number_of(block);
     if (read_.load(std::memory_order_acquire) <= number) {
         std::unique_lock<std::mutex> lock(lock_);
@@ -165,7 +200,7 @@ const WeightViews& WeightStore::views(int block) {
 }
 
 void WeightStore::release(int block) {
-    if (block <= mapped_count()) return;
+    if (before_[block] == 0) return;
     {
         const std::lock_guard<std::mutex> guard(lock_);
         if (number_of(block) <= released_) return;
@@ -189,8 +224,7 @@ void WeightStore::read_blocks() {
             changed_.wait(lock, [&] { return stopping_ || number < released_ + BUFFERS; });
             if (stopping_) return;
         }
-        const int block = mapped_count() + static_cast<int>(number % streamed_count());
-        read_block(block, buffers_[number % BUFFERS].data());
+        read_block(static_cast<int>(number % streamed_count()), buffers_[number % BUFFERS].data());
         {
             const std::lock_guard<std::mutex> guard(lock_);
             read_.store(number + 1, std::memory_order_release);
@@ -199,9 +233,10 @@ void WeightStore::read_blocks() {
     }
 }
 
-void WeightStore::read_block(int block, std::uint8_t* to) {
-    const std::uint64_t size = files_[block].size();
-    const int descriptor = descriptors_[block - mapped_count()];
+void WeightStore::read_block(int turn, std::uint8_t* to) {
+    const WeightFile& file = files_[streamed_[turn]];
+    const std::uint64_t size = file.size();
+    const int descriptor = descriptors_[turn];
     for (std::uint64_t at = 0; at < size;) {
         // The last read asks for a whole block of the disk too; the file ends before it does
         const std::size_t wanted =
@@ -214,7 +249,7 @@ void WeightStore::read_block(int block, std::uint8_t* to) {
         if (stopping_) return;
         if (count <= 0) {
             const char* problem = count < 0 ? std::strerror(errno) : "it ends early";
-            failure_ = files_[block].path() + ": cannot be read (" + problem + ")";
+            failure_ = file.path() + ": cannot be read (" + problem + ")";
             return;
         }
         if (!is_direct(descriptor)) drop_cached(descriptor, at, count);

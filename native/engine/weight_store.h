@@ -1,6 +1,8 @@
-// The weight files of a stage: mapped and used in place, or, where they exceed the memory allowed, the
-// first blocks mapped and kept, and the others read ahead of their turn into two buffers, past the system's
-// page cache: it would hold a second copy of what is used once, and a hard limit would be charged for it.
+// The weight files of a stage: mapped and used in place, or read ahead of their turn into two buffers, past
+// the system's page cache: it would hold a second copy of what is used once, and a hard limit would be
+// charged for it. Which ones are read is said, or follows from the memory allowed: then the first blocks
+// are kept and the others read. The reader goes on between passes, so the first blocks of the next pass are
+// there while other stages compute.
 #pragma once
 
 #include <atomic>
@@ -19,15 +21,17 @@ namespace pocketglm {
 
 class WeightStore {
   public:
-    // Maps files, or starts to read the first ones, as the account's limit allows; `reserve` bytes of it
-    // are left to others, 0 stands for a quarter. Throws `Failure`.
-    WeightStore(std::vector<WeightFile> files, MemoryAccount& account, std::uint64_t reserve);
+    // Maps files, or starts to read them; `reserve` bytes of the account's limit are left to others, 0
+    // stands for a quarter. `streamed` says for each file whether it is read (1) or mapped (0); empty: as
+    // the limit allows. Throws `Failure`.
+    WeightStore(std::vector<WeightFile> files, MemoryAccount& account, std::uint64_t reserve,
+                const std::vector<std::uint8_t>& streamed = {});
     ~WeightStore();
     WeightStore(const WeightStore&) = delete;
     WeightStore& operator=(const WeightStore&) = delete;
 
     int count() const { return static_cast<int>(files_.size()); }
-    int mapped_count() const { return static_cast<int>(maps_.size()); }
+    int streamed_count() const { return static_cast<int>(streamed_.size()); }
     std::uint64_t bytes() const { return taken_ + buffers_[0].size() + buffers_[1].size(); }  // in memory
     std::uint64_t streamed_bytes() const;  // read at every pass
     int window(int block) const { return files_[block].window(); }
@@ -44,22 +48,28 @@ class WeightStore {
   private:
     static constexpr int BUFFERS = 2;
 
-    int streamed_count() const { return count() - mapped_count(); }
-    std::uint64_t number_of(int block) const { return pass_first_ + block - mapped_count(); }
-    int plan_mapped(std::uint64_t total, std::uint64_t largest, std::uint64_t reserve) const;
+    bool is_mapped(int block) const { return before_[block] == before_[block + 1]; }
+    // The number of a block that is read, or of the next such one.
+    std::uint64_t number_of(int block) const { return pass_first_ + before_[block]; }
+    std::vector<std::uint8_t> plan_streamed(std::uint64_t share) const;
+    void check_share(std::uint64_t share, const std::vector<std::uint8_t>& streamed) const;
+    std::uint64_t buffer_size(const std::vector<std::uint8_t>& streamed) const;
+    void map_block(int block);
     void start_reading(std::uint64_t largest);
     void read_blocks();
-    void read_block(int block, std::uint8_t* to);
+    void read_block(int turn, std::uint8_t* to);
     void close_files();
 
     MemoryAccount& account_;
     std::vector<WeightFile> files_;
     std::vector<MappedFile> maps_;
+    std::vector<int> streamed_;                // the blocks that are read, in order
+    std::vector<int> before_;                  // how many of them come before each block, and before the end
     std::vector<WeightViews> views_[BUFFERS];  // of blocks that are read: as they are in either buffer
     std::uint64_t taken_ = 0;                  // by mapped files
 
     // Blocks that are read are numbered on and on, pass after pass; number n is in buffer n % BUFFERS.
-    std::vector<int> descriptors_;
+    std::vector<int> descriptors_;  // as `streamed_`
     Buffer buffers_[BUFFERS];
     std::thread reader_;
     std::mutex lock_;

@@ -28,7 +28,7 @@ void check(pglm_status status) {
 
 pglm_options engine_options(const LoadOptions& options, std::uint64_t memory) {
     const char* isa = options.isa.empty() ? nullptr : options.isa.c_str();
-    return {options.threads, options.kv_type, isa, memory, 0};
+    return {options.threads, options.kv_type, isa, memory, 0, nullptr};
 }
 
 }  // namespace

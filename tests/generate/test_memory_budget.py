@@ -134,7 +134,7 @@ def test_plan_covers_what_the_engine_takes(
         options = EngineOptions(threads=2, context=900)
         assert usage["cache_bytes"] <= cache_bytes(model.package, model.spec.num_blocks, kv, 900)  # type: ignore[arg-type]
         assert usage["buffer_bytes"] <= work_bytes(model.package, options, 900)
-        assert plan_memory(model.package, range(3), "float16", options).stage == 0  # no limit, no plan
+        assert plan_memory(model.package, range(3), "float16", options).limit == 0  # no limit, no plan
 
 
 def test_a_limited_context_is_refused_with_its_reason(causal_path: Path) -> None:

@@ -120,7 +120,7 @@ class Capabilities:
     `kv_types` are what a user may choose for the caches, none where there is no choice. In passes of
     up to `exact_rows` consecutive rows every row gets the very bits that it gets alone. With
     `holds_memory` the engine keeps the whole process within `EngineOptions.memory_bytes`; others take
-    the number as a hint.
+    the number as a hint. With `streams` it can read blocks from disk at every pass.
     """
 
     weight_bits: frozenset[int]  # of 32, 16, 8, 4
@@ -129,6 +129,7 @@ class Capabilities:
     kv_types: tuple[KVType, ...] = ()
     exact_rows: int = 1
     holds_memory: bool = False
+    streams: bool = False
 
 
 HEAD = "head"
@@ -143,7 +144,10 @@ class EngineOptions:
     index and, for the head, by `HEAD`; whatever is not named is left to the engine. `kv` matters to
     engines that can keep their caches in several types; others keep their own. `memory_bytes` is what
     the process may hold in all, of which `memory_taken` is held by others already or kept back for
-    them; the engine plans for KV caches of `context` tokens together (None: as it likes).
+    them; the engine plans for KV caches of `context` tokens together (None: as it likes) and, with
+    `head_here`, for the head. `gpu_memory_bytes` is what the engine may take of a GPU's memory.
+    `streamed_blocks` are read from disk at every pass, the others stay in memory (None: as the memory
+    needs).
     """
 
     threads: int | None = None
@@ -152,6 +156,9 @@ class EngineOptions:
     kv: KVType | None = None
     memory_taken: int = 0
     context: int | None = None
+    gpu_memory_bytes: int | None = None
+    streamed_blocks: frozenset[int] | None = None
+    head_here: bool = True
 
     @property
     def memory_left(self) -> int | None:

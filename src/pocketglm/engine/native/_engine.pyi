@@ -23,6 +23,8 @@ class Stage:
         kv_type: int,
         isa: str | None,
         memory: int,
+        reserve: int = 0,
+        streamed: Sequence[int] | None = None,
     ) -> None: ...
     def open(self, sequence: int, /) -> None: ...
     def close(self, sequence: int, /) -> None: ...
@@ -38,7 +40,13 @@ class Stage:
 
 class Head:
     def __init__(
-        self, spec: Mapping[str, Any], file: File, threads: int, isa: str | None, memory: int
+        self,
+        spec: Mapping[str, Any],
+        file: File,
+        threads: int,
+        isa: str | None,
+        memory: int,
+        reserve: int = 0,
     ) -> None: ...
     def logits(self, hidden: Float32, output: Float32) -> None: ...
     def usage(self) -> dict[str, Any]: ...

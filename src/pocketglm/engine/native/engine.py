@@ -14,7 +14,15 @@ from typing import TypeVar
 from pocketglm.engine.checks import check_block_range
 from pocketglm.engine.contract import Capabilities, EngineOptions, KVType
 from pocketglm.engine.native.description import KV_TYPES, describe_block, describe_head, describe_spec
-from pocketglm.engine.native.memory_plan import plan_memory
+from pocketglm.engine.native.memory_plan import (
+    UNPLANNED_CONTEXT,
+    cache_bytes,
+    head_bytes,
+    plan_head,
+    plan_memory,
+    weights_bytes,
+    work_bytes,
+)
 from pocketglm.engine.native.stage import NativeHead, NativeStage
 from pocketglm.errors import EngineError
 from pocketglm.package.reader import Package
@@ -38,7 +46,13 @@ class NativeEngine:
         weights = frozenset({32, 16, 8, 4})
         types = tuple(KV_TYPES)
         return Capabilities(
-            weights, ("cpu",), batched=True, kv_types=types, exact_rows=EXACT_ROWS, holds_memory=True
+            weights,
+            ("cpu",),
+            batched=True,
+            kv_types=types,
+            exact_rows=EXACT_ROWS,
+            holds_memory=True,
+            streams=True,
         )
 
     def load_blocks(self, package: Package, blocks: range, options: EngineOptions) -> NativeStage:
@@ -47,23 +61,32 @@ class NativeEngine:
         spec = describe_spec(package.spec)
         files = [describe_block(package, index) for index in blocks]
         limits = plan_memory(package, blocks, kv, options)
+        chosen = options.streamed_blocks
+        streamed = None if chosen is None else [int(index in chosen) for index in blocks]
         native = _load(
             f"blocks {blocks.start} to {blocks.stop - 1}",
             lambda: _extension().Stage(
                 *(spec, files, options.threads or 0, KV_TYPES[kv], None),
-                *(limits.stage, limits.stage_reserve),
+                *(limits.limit, limits.reserve, streamed),
             ),
         )
         return NativeStage(package.spec, blocks, native, kv)
 
+    def memory_need(self, package: Package, part: range | None, options: EngineOptions) -> int:
+        """Bytes that blocks, with caches and work memory, or the head (None) hold at most, or at least
+        where the options leave it to the engine which blocks are read from disk."""
+        if part is None:
+            return head_bytes(package)
+        kv, context = options.kv or self._kv, options.context or UNPLANNED_CONTEXT
+        caches = cache_bytes(package, len(part), kv, context)
+        return weights_bytes(package, part, options) + caches + work_bytes(package, options, context)
+
     def load_head(self, package: Package, options: EngineOptions) -> NativeHead:
         spec, file = describe_spec(package.spec), describe_head(package)
-        limits = plan_memory(package, range(package.spec.num_blocks), options.kv or self._kv, options)
+        limits = plan_head(package, options)
         native = _load(
             "the head",
-            lambda: _extension().Head(
-                spec, file, options.threads or 0, None, limits.head, limits.head_reserve
-            ),
+            lambda: _extension().Head(spec, file, options.threads or 0, None, limits.limit, limits.reserve),
         )
         return NativeHead(package.spec, native)
 

@@ -31,12 +31,10 @@ UNPLANNED_CONTEXT = 256
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """Bytes; 0 stands for no limit. Of `stage`, `stage_reserve` is kept for caches and work memory."""
+    """Of a stage or the head, in bytes; a `limit` of 0 is none. `reserve` of it is not for weights."""
 
-    stage: int = 0
-    stage_reserve: int = 0
-    head: int = 0
-    head_reserve: int = 0
+    limit: int = 0
+    reserve: int = 0
 
 
 def plan_memory(package: Package, blocks: range, kv: KVType, options: EngineOptions) -> MemoryLimits:
@@ -44,27 +42,53 @@ def plan_memory(package: Package, blocks: range, kv: KVType, options: EngineOpti
     left = options.memory_left
     if left is None:
         return MemoryLimits()
-    sizes = [package.manifest.files[block_file(index)].size for index in blocks]
-    weights = min(sum(sizes), STREAM_BUFFERS * buffer_bytes(max(sizes)))
-    context = options.context or UNPLANNED_CONTEXT
+    weights, context = weights_bytes(package, blocks, options), options.context or UNPLANNED_CONTEXT
     parts = {
-        "what the process holds without the model": options.memory_taken,
-        "the head": package.manifest.files[HEAD_FILE].size + HEAD_BUFFERS,
-        "two blocks at a time" if weights < sum(sizes) else "the blocks": weights,
+        "what the process holds otherwise": options.memory_taken,
+        "the head": head_bytes(package) if options.head_here else 0,
+        _weights_name(package, blocks, options): weights,
         f"KV caches of {context} tokens": cache_bytes(package, len(blocks), kv, context),
         "activations": work_bytes(package, options, context),
     }
     least = sum(parts.values())
     if least > (options.memory_bytes or 0):
-        listed = ", ".join(f"{_mib(size)} for {name}" for name, size in parts.items())
+        listed = ", ".join(f"{_mib(size)} for {name}" for name, size in parts.items() if size)
         raise EngineError(
             f"the memory limit of {_mib(options.memory_bytes or 0)} is too small, "
             f"at least {_mib(least)} are needed: {listed}",
             hint="allow more memory, or a shorter --context, or --kv int8, or convert with fewer bits",
         )
-    head = parts["the head"]
     reserve = cache_bytes(package, len(blocks), kv, context) + parts["activations"]
-    return MemoryLimits(left - head, reserve, head, HEAD_BUFFERS)
+    return MemoryLimits(left - parts["the head"], reserve)
+
+
+def plan_head(package: Package, options: EngineOptions) -> MemoryLimits:
+    """Raises `EngineError` where the limit is too small for the head alone."""
+    left, need = options.memory_left, head_bytes(package)
+    if left is None:
+        return MemoryLimits()
+    if left < need:
+        raise EngineError(
+            f"the memory limit leaves {_mib(max(0, left))} for the head, which takes {_mib(need)}",
+            hint="allow more memory, or convert with fewer bits for the head (--head-bits)",
+        )
+    return MemoryLimits(need, HEAD_BUFFERS)
+
+
+def weights_bytes(package: Package, blocks: range, options: EngineOptions) -> int:
+    """The least that the weights of `blocks` take: all of them, or of those that are read from disk two
+    buffers."""
+    sizes = _sizes(package, blocks)
+    if options.streamed_blocks is None:
+        return min(sum(sizes.values()), STREAM_BUFFERS * buffer_bytes(max(sizes.values())))
+    read = [size for index, size in sizes.items() if index in options.streamed_blocks]
+    buffers = STREAM_BUFFERS * buffer_bytes(max(read)) if read else 0
+    return sum(sizes.values()) - sum(read) + buffers
+
+
+def head_bytes(package: Package) -> int:
+    """The head with its activations."""
+    return package.manifest.files[HEAD_FILE].size + HEAD_BUFFERS
 
 
 def cache_bytes(package: Package, blocks: int, kv: KVType, context: int) -> int:
@@ -91,6 +115,19 @@ def work_bytes(package: Package, options: EngineOptions, context: int) -> int:
 def buffer_bytes(size: int) -> int:
     """A buffer that a block of `size` bytes is read into, in whole huge pages."""
     return -(-size // HUGE_PAGE) * HUGE_PAGE
+
+
+def _sizes(package: Package, blocks: range) -> dict[int, int]:
+    return {index: package.manifest.files[block_file(index)].size for index in blocks}
+
+
+def _weights_name(package: Package, blocks: range, options: EngineOptions) -> str:
+    sizes = _sizes(package, blocks)
+    if options.streamed_blocks is None:
+        whole = weights_bytes(package, blocks, options) == sum(sizes.values())
+        return "the blocks" if whole else "two blocks at a time"
+    read = len(options.streamed_blocks & sizes.keys())
+    return f"{len(sizes) - read} blocks in memory and two at a time of {read}" if read else "the blocks"
 
 
 def _mib(size: int) -> str:
