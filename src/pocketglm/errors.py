@@ -11,7 +11,7 @@
     ├── ResourceError              5   too little memory or disk
     │   └── BusyError              5   more requests than there is room for; try again later
     ├── EngineError                6   an engine cannot load or run the package
-    │   └── DeviceMemoryError      6   a device's memory is full; nothing was changed
+    │   └── DeviceMemoryError      6   the memory of a GPU is too small for what was put there
     └── MissingExtraError          7   an optional dependency is not installed
 
 A message says what failed, where, what was expected and found; `hint` says what to do next.
