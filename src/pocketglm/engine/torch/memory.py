@@ -6,10 +6,10 @@ Enters: a package or a spec. Leaves: sizes. Nothing here imports PyTorch or touc
 from __future__ import annotations
 
 from pocketglm.architecture.spec import ModelSpec
-from pocketglm.engine.contract import KVType, kv_bytes_per_token
 from pocketglm.package.encoding import LinearEntry
 from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.reader import Package
+from pocketglm.plan.kv_cache import KVType, kv_bytes_per_token
 
 PAGE_POSITIONS = 64
 """Positions of one page of a KV cache."""
