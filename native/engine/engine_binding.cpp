@@ -206,6 +206,12 @@ class Stage {
         return usage_dict(usage);
     }
 
+    std::vector<bool> streamed() const {
+        Streamed read(blocks_);
+        check(pglm_stage_streamed(stage_.get(), read.data()));
+        return {read.begin(), read.end()};
+    }
+
   private:
     template <typename Array>
     bool fits(const Array& array, size_t length) const {
@@ -338,7 +344,8 @@ NB_MODULE(_engine, module) {
         .def("restore", &Stage::restore)
         .def("forward", &Stage::forward, nb::arg("segments"), nb::arg("positions"), nb::arg("hidden"),
              nb::arg("output").noconvert())
-        .def("usage", &Stage::usage);
+        .def("usage", &Stage::usage)
+        .def("streamed", &Stage::streamed);
     nb::class_<Head>(module, "Head")
         .def(nb::init<const nb::dict&, const File&, int, const std::optional<std::string>&, uint64_t,
                       uint64_t>(),

@@ -71,6 +71,13 @@ pglm_status pglm_stage_usage(const pglm_stage* stage, pglm_usage* usage) {
     });
 }
 
+pglm_status pglm_stage_streamed(const pglm_stage* stage, uint8_t* streamed) {
+    return guarded([&] {
+        require(stage != nullptr && streamed != nullptr, "an argument is null");
+        for (int block = 0; block < stage->block_count(); ++block) *streamed++ = stage->is_streamed(block);
+    });
+}
+
 pglm_status pglm_stage_open(pglm_stage* stage, int64_t sequence) {
     return guarded([&] {
         require(stage != nullptr, "the stage is null");

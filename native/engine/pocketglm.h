@@ -118,6 +118,8 @@ pglm_status pglm_stage_load(const pglm_spec* spec, const pglm_file* blocks, int3
                             const pglm_options* options, pglm_stage** stage);
 void pglm_stage_free(pglm_stage* stage);
 pglm_status pglm_stage_usage(const pglm_stage* stage, pglm_usage* usage);
+/* One value for each block: 1, it is read at each pass; 0, it stays in memory. */
+pglm_status pglm_stage_streamed(const pglm_stage* stage, uint8_t* streamed);
 
 pglm_status pglm_stage_open(pglm_stage* stage, int64_t sequence);
 void pglm_stage_close(pglm_stage* stage, int64_t sequence);

@@ -41,6 +41,8 @@ class Stage {
     void forward(const pglm_segment* segments, int count, const std::int32_t* positions, const float* hidden,
                  float* output);
     pglm_usage usage() const;
+    int block_count() const { return weights_.count(); }
+    bool is_streamed(int block) const { return !weights_.is_mapped(block); }
 
   private:
     SequenceCache& cache(std::int64_t sequence);

@@ -70,6 +70,16 @@ void drop_cached(int descriptor, std::uint64_t at, std::uint64_t count) {
 #endif
 }
 
+// `number` of `count` blocks, far from one another: then the reader is at work during the whole pass, and
+// not only while the blocks at its end are computed.
+std::vector<std::uint8_t> spread_evenly(int count, int number) {
+    std::vector<std::uint8_t> chosen;
+    for (int block = 0; block < count; ++block) {
+        chosen.push_back((block + 1) * number / count > block * number / count);
+    }
+    return chosen;
+}
+
 constexpr std::size_t READ_AT_ONCE = 8 << 20;  // so that closing a model does not wait for a whole block
 
 }  // namespace
@@ -127,32 +137,31 @@ std::uint64_t WeightStore::buffer_size(const std::vector<std::uint8_t>& streamed
     return largest;
 }
 
-// Which blocks are read: none, or the last ones, from where the buffers leave no room.
+// Which blocks are read: none, or as few as the memory needs.
 std::vector<std::uint8_t> WeightStore::plan_streamed(std::uint64_t share) const {
     std::vector<std::uint8_t> streamed(files_.size(), 0);
-    std::uint64_t total = 0;
-    for (const WeightFile& file : files_) total += file.size();
-    if (account_.limit() == 0 || total <= share) return streamed;
-    std::fill(streamed.begin(), streamed.end(), 1);
-    std::uint64_t used = BUFFERS * buffer_size(streamed);
-    for (int block = 0; block + 1 < count() && used + files_[block].size() <= share; ++block) {
-        used += files_[block].size();
-        streamed[block] = 0;
+    for (int number = 1; number <= count(); ++number) {
+        if (account_.limit() == 0 || needed(streamed) <= share) break;
+        streamed = spread_evenly(count(), number);
     }
     return streamed;
 }
 
+// What the weights take: those mapped, and the buffers for the others.
+std::uint64_t WeightStore::needed(const std::vector<std::uint8_t>& streamed) const {
+    std::uint64_t bytes = BUFFERS * buffer_size(streamed);
+    for (int block = 0; block < count(); ++block) bytes += streamed[block] ? 0 : files_[block].size();
+    return bytes;
+}
+
 void WeightStore::check_share(std::uint64_t share, const std::vector<std::uint8_t>& streamed) const {
-    std::uint64_t mapped = 0;
-    for (int block = 0; block < count(); ++block) mapped += streamed[block] ? 0 : files_[block].size();
-    const std::uint64_t buffers = BUFFERS * buffer_size(streamed), limit = account_.limit();
-    if (mapped + buffers <= share) return;
+    if (needed(streamed) <= share) return;
+    const std::uint64_t limit = account_.limit();
     throw Failure(PGLM_MEMORY,
-                  "the memory limit of " + std::to_string(limit) + " bytes is too small: " +
-                      (buffers != 0 ? "two blocks are held at a time, which takes " : "blocks take ") +
-                      std::to_string(buffers != 0 ? buffers : mapped) + " bytes, and " +
-                      std::to_string(limit - share + (buffers != 0 ? mapped : 0)) +
-                      " are kept for other things");
+                  "the memory limit of " + std::to_string(limit) + " bytes is too small: weights take " +
+                      std::to_string(needed(streamed)) + " bytes" +
+                      (buffer_size(streamed) != 0 ? ", of those read from disk two blocks at a time" : "") +
+                      ", and " + std::to_string(limit - share) + " are kept for other things");
 }
 
 void WeightStore::start_reading(std::uint64_t largest) {

@@ -1,8 +1,8 @@
 // The weight files of a stage: mapped and used in place, or read ahead of their turn into two buffers, past
 // the system's page cache: it would hold a second copy of what is used once, and a hard limit would be
-// charged for it. Which ones are read is said, or follows from the memory allowed: then the first blocks
-// are kept and the others read. The reader goes on between passes, so the first blocks of the next pass are
-// there while other stages compute.
+// charged for it. Which ones are read is said, or follows from the memory allowed: then they are spread over
+// the stage. The reader goes on between passes: the first blocks of the next pass are read while other
+// stages compute.
 #pragma once
 
 #include <atomic>
@@ -31,6 +31,7 @@ class WeightStore {
     WeightStore& operator=(const WeightStore&) = delete;
 
     int count() const { return static_cast<int>(files_.size()); }
+    bool is_mapped(int block) const { return before_[block] == before_[block + 1]; }
     int streamed_count() const { return static_cast<int>(streamed_.size()); }
     std::uint64_t bytes() const { return taken_ + buffers_[0].size() + buffers_[1].size(); }  // in memory
     std::uint64_t streamed_bytes() const;  // read at every pass
@@ -48,10 +49,10 @@ class WeightStore {
   private:
     static constexpr int BUFFERS = 2;
 
-    bool is_mapped(int block) const { return before_[block] == before_[block + 1]; }
     // The number of a block that is read, or of the next such one.
     std::uint64_t number_of(int block) const { return pass_first_ + before_[block]; }
     std::vector<std::uint8_t> plan_streamed(std::uint64_t share) const;
+    std::uint64_t needed(const std::vector<std::uint8_t>& streamed) const;
     void check_share(std::uint64_t share, const std::vector<std::uint8_t>& streamed) const;
     std::uint64_t buffer_size(const std::vector<std::uint8_t>& streamed) const;
     void map_block(int block);

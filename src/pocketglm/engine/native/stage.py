@@ -95,6 +95,10 @@ class NativeStage:
         """Kernels in use, threads, and bytes of weights, KV caches and buffers."""
         return self._loaded().usage()
 
+    def place_of(self, index: int) -> str:
+        """`ram`, or `disk` where the block is read at every pass."""
+        return "disk" if self._loaded().streamed()[index - self.blocks.start] else "ram"
+
     def release(self) -> None:
         self._native = None
         self._lengths.clear()
