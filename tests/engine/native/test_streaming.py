@@ -1,0 +1,96 @@
+"""Blocks that are read from disk at every pass: which ones, in any pattern, with the very same results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.contract_specs import FORMATS, SPECS, prompt
+from engine.runner import Runner
+from engine.tiny_packages import random_tensors, write_package
+from pocketglm.engine.contract import Batch, EngineOptions, Segment
+from pocketglm.engine.native.engine import NativeEngine
+from pocketglm.engine.native.memory_plan import buffer_bytes
+from pocketglm.errors import EngineError
+from pocketglm.package.reader import Package
+
+SPEC = replace(SPECS["sandwich"], num_blocks=7, intermediate_size=8192)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
+    path = tmp_path_factory.mktemp("streaming") / "package"
+    with Package.open(write_package(path, SPEC, random_tensors(SPEC), FORMATS["float16"])) as opened:
+        yield opened
+
+
+def run(package: Package, options: EngineOptions, splits: tuple[int, ...] = ()) -> np.ndarray:
+    runner = Runner(NativeEngine("float32"), package, splits=splits, options=options)
+    logits = runner.run(prompt(SPEC, 12), chunks=(7, 8, 9, 10, 11))
+    runner.release()
+    return logits
+
+
+@pytest.mark.parametrize("blocks", [{0}, {6}, {3}, {0, 6}, {1, 2, 3}, {0, 2, 4, 6}, {5, 6}, set(range(7))])
+def test_chosen_blocks_are_read(package: Package, blocks: set[int]) -> None:
+    options = EngineOptions(threads=2, streamed_blocks=frozenset(blocks))
+    stage = NativeEngine().load_blocks(package, range(7), options)
+    assert [stage.place_of(index) == "disk" for index in range(7)] == [index in blocks for index in range(7)]
+    size = package.manifest.files["block_00.mnn.weight"].size
+    usage = stage.usage()
+    assert usage["streamed_bytes"] == len(blocks) * size
+    assert usage["weight_bytes"] == (7 - len(blocks)) * size + 2 * buffer_bytes(size)
+    stage.release()
+    expected = run(package, EngineOptions(threads=2))
+    assert np.array_equal(run(package, options), expected)
+    assert np.array_equal(run(package, options, splits=(3, 4)), expected)
+
+
+def test_nothing_chosen_means_nothing_read(package: Package) -> None:
+    stage = NativeEngine().load_blocks(package, range(7), EngineOptions(streamed_blocks=frozenset()))
+    assert stage.usage()["streamed_bytes"] == 0
+    assert {stage.place_of(index) for index in range(7)} == {"ram"}
+
+
+def test_chosen_blocks_must_fit_the_limit(package: Package) -> None:
+    options = EngineOptions(
+        threads=1, context=64, streamed_blocks=frozenset({5, 6}), memory_bytes=1 << 40, head_here=False
+    )
+    need = NativeEngine().memory_need(package, range(7), options)
+    NativeEngine().load_blocks(package, range(7), replace(options, memory_bytes=need)).release()
+    with pytest.raises(EngineError, match="5 blocks in memory and two at a time of 2"):
+        NativeEngine().load_blocks(package, range(7), replace(options, memory_bytes=need - 1))
+
+
+def test_the_engines_own_choice_is_spread_over_the_stage(package: Package) -> None:
+    """So that the reader is at work during the whole pass."""
+    options = EngineOptions(threads=1, context=64, memory_bytes=1 << 40, head_here=False)
+    sizes = [NativeEngine().memory_need(package, range(7), replace(options, streamed_blocks=chosen))
+             for chosen in (frozenset({4, 5, 6}), frozenset({5, 6}))]  # fmt: skip
+    stage = NativeEngine().load_blocks(package, range(7), replace(options, memory_bytes=sizes[0]))
+    assert [index for index in range(7) if stage.place_of(index) == "disk"] == [2, 4, 6]
+    assert sizes[1] > sizes[0]
+
+
+def test_a_failed_read_is_told_and_leaves_the_cache(tmp_path: Path) -> None:
+    path = write_package(tmp_path / "package", SPEC, random_tensors(SPEC), FORMATS["float16"])
+    with Package.open(path) as package:
+        options = EngineOptions(threads=1, streamed_blocks=frozenset({1, 3, 5}))
+        stage = NativeEngine().load_blocks(package, range(7), options)
+        stage.open(0)
+        row = np.ones((1, SPEC.hidden_size), np.float32)
+        stage.forward(row, batch_at(0))
+        os.truncate(path / "block_05.mnn.weight", 1000)
+        with pytest.raises(EngineError, match=r"block_05\.mnn\.weight: cannot be read"):
+            stage.forward(row, batch_at(1))
+        assert stage.length(0) == 1
+        stage.release()
+
+
+def batch_at(start: int) -> Batch:
+    return Batch((Segment(0, start, np.array([[start]], np.int32)),))
