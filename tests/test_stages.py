@@ -25,7 +25,7 @@ STAGES = (
 )
 RUNNING = {"package", "plan", "engine", "generate", "serve"}
 CONVERTING = {"checkpoint", "convert", "export"}
-OWN_LIBRARY = {("engine", "mnn"): "MNN"}
+OWN_LIBRARY = {("engine", "mnn"): "MNN", ("engine", "torch"): "torch"}
 """An engine may import the library it is made of."""
 HEAVY = {"torch", "transformers", "onnx", "gguf", "sentencepiece", "safetensors", "tiktoken", "MNN"}
 

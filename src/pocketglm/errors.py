@@ -11,6 +11,7 @@
     ├── ResourceError              5   too little memory or disk
     │   └── BusyError              5   more requests than there is room for; try again later
     ├── EngineError                6   an engine cannot load or run the package
+    │   └── DeviceMemoryError      6   the memory of a GPU is too small for what was put there
     └── MissingExtraError          7   an optional dependency is not installed
 
 A message says what failed, where, what was expected and found; `hint` says what to do next.
@@ -72,6 +73,10 @@ class BusyError(ResourceError):
 
 class EngineError(PocketGLMError):
     exit_code = 6
+
+
+class DeviceMemoryError(EngineError):
+    pass
 
 
 class MissingExtraError(PocketGLMError):

@@ -17,7 +17,7 @@ from pocketglm.package.reader import Package
 from pocketglm.quantize.formats import WeightFormat
 from pocketglm.quantize.settings import QuantizeSettings
 
-TOLERANCES = {"reference": 1e-4, "native": 1e-4, "mnn": 1e-4}
+TOLERANCES = {"reference": 1e-4, "native": 1e-4, "torch": 1e-4, "mnn": 1e-4}
 """Engine -> largest difference of a logit from the original model's, computed in float32."""
 
 

@@ -11,6 +11,7 @@ from engine.mnn.graphs import add_graphs, need_mnn
 from pocketglm.engine.contract import Engine
 from pocketglm.engine.native.engine import NativeEngine
 from pocketglm.engine.registry import get_engine
+from pocketglm.engine.torch.engine import TorchEngine
 
 __all__ = ["open_package"]
 
@@ -51,6 +52,35 @@ class TestNativeEngineInt8Cache(EngineContract):
     @pytest.fixture
     def engine(self) -> Engine:
         return NativeEngine(kv="int8")
+
+
+class TestTorchEngine(EngineContract):
+    engine_name = "torch"
+    same_weights = 1e-5
+    other_engine = 1e-5
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return TorchEngine(kv="float32")
+
+
+class TestTorchEngineHalfCache(EngineContract):
+    """As people use it: keys and values in float16."""
+
+    engine_name = "torch"
+    same_weights = 1e-3
+    other_engine = 5e-3
+
+
+class TestTorchEngineInt8Cache(EngineContract):
+    engine_name = "torch"
+    same_weights = 2e-2
+    other_engine = 5e-2
+    saved_half = 2e-2
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return TorchEngine(kv="int8")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import hard_limit
 import pytest
 
 from generate.tiny_models import BEGIN, CAUSAL, PREFIXED, write_tiny
-from pocketglm.engine.contract import EngineOptions, kv_bytes_per_token
+from pocketglm.engine.contract import EngineOptions
 from pocketglm.engine.native.memory_plan import cache_bytes, plan_memory, work_bytes
 from pocketglm.errors import EngineError, InputError
 from pocketglm.generate.memory_budget import (
@@ -24,6 +24,7 @@ from pocketglm.generate.memory_budget import (
     rows_at_once,
 )
 from pocketglm.generate.model import load
+from pocketglm.plan.kv_cache import kv_bytes_per_token
 from pocketglm.quantize.formats import WeightFormat
 
 MIB = 1 << 20

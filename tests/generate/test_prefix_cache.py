@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from generate.tiny_models import GMASK, SOP
-from pocketglm.engine.contract import kv_bytes_per_token
 from pocketglm.errors import InputError
 from pocketglm.generate.model import Model
 from pocketglm.generate.prefix_cache import PrefixCache
 from pocketglm.generate.session import Session
+from pocketglm.plan.kv_cache import kv_bytes_per_token
 
 
 def text(length: int, seed: int = 0) -> list[int]:

@@ -117,7 +117,7 @@ def test_several_are_queued_together_or_not_at_all(causal_path: Path) -> None:
 
 def test_caches_stay_within_their_limit(causal_path: Path) -> None:
     """Answers that outgrow the memory are put back, computed again, and come out the same."""
-    from pocketglm.engine.contract import kv_bytes_per_token
+    from pocketglm.plan.kv_cache import kv_bytes_per_token
 
     with load(causal_path, "reference", context=128) as model:
         requests = [greedy(prompt(i, 10, model), 100) for i in range(4)]

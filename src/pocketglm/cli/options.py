@@ -81,7 +81,8 @@ BackendOption = Annotated[
         "--backend",
         parser=parse_backend,
         metavar="NAMES",
-        help="Where the engine mnn computes: one name, or by block, as in 0-13=opencl,14-27=cpu,head=cpu.",
+        help="Where the engine torch computes (cuda, cuda:1, xpu, mps, cpu), or mnn: one name, or by block, "
+        "as in 0-13=opencl,14-27=cpu,head=cpu.",
     ),
 ]
 KvOption = Annotated[
@@ -90,7 +91,7 @@ KvOption = Annotated[
         "--kv",
         parser=_kv,
         metavar="TYPE",
-        help="What the engine native keeps the cache in: float32, float16 (if left out) or int8.",
+        help="What the engines native and torch keep the cache in: float32, float16 (if left out) or int8.",
     ),
 ]
 ContextOption = Annotated[

@@ -107,7 +107,7 @@ def serve(
 
 def one_context(model: Model) -> int:
     """Bytes of one full context: what a limit on the program's memory has put aside for caches."""
-    from pocketglm.engine.contract import kv_bytes_per_token
+    from pocketglm.plan.kv_cache import kv_bytes_per_token
 
     return model.context * kv_bytes_per_token(model.spec, model.kv)
 

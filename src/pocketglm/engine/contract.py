@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketglm.architecture.spec import ModelSpec
 from pocketglm.package.reader import Package
+from pocketglm.plan.kv_cache import KVType as KVType
 
 Float32 = NDArray[np.float32]
-KVType = Literal["float32", "float16", "int8"]
-"""What an engine may keep the keys and values of past positions as."""
 Int32 = NDArray[np.int32]
 
 
@@ -176,15 +174,6 @@ class Engine(Protocol):
         """Raises `EngineError`, naming the block and the setting, for what it cannot run."""
 
     def load_head(self, package: Package, options: EngineOptions) -> Head: ...
-
-
-KV_BYTES: Mapping[KVType, float] = {"float32": 4.0, "float16": 2.0, "int8": 1.0}
-
-
-def kv_bytes_per_token(spec: ModelSpec, kv: KVType) -> int:
-    """Bytes of keys and values of one position in all blocks; int8 has a float32 scale for each row."""
-    row = spec.head_dim * KV_BYTES[kv] + (4 if kv == "int8" else 0)
-    return int(2 * spec.num_blocks * spec.num_kv_heads * row)
 
 
 def embed(package: Package, token_ids: Sequence[int] | Iterable[int]) -> Float32:

@@ -12,6 +12,7 @@ from pocketglm.errors import InputError
 ENGINES = {
     "reference": "pocketglm.engine.reference.engine:ReferenceEngine",
     "native": "pocketglm.engine.native.engine:NativeEngine",
+    "torch": "pocketglm.engine.torch.engine:TorchEngine",
     "mnn": "pocketglm.engine.mnn.engine:MnnEngine",
 }
 """Name -> where the engine's class stands."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketglm.architecture.spec import ModelSpec
-from pocketglm.engine.contract import KVType, kv_bytes_per_token
 from pocketglm.generate.session import CHUNK_ROWS
+from pocketglm.plan.kv_cache import KVType, kv_bytes_per_token
 
 CACHE_SHARE = 4
 """Without a context asked for, KV caches get one part in this many of the limit."""

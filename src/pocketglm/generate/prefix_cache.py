@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pocketglm.engine.contract import kv_bytes_per_token
 from pocketglm.generate.session import Session
+from pocketglm.plan.kv_cache import kv_bytes_per_token
 
 if TYPE_CHECKING:
     from pocketglm.generate.model import Model

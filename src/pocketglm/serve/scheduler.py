@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pocketglm.engine.contract import Float32, kv_bytes_per_token
+from pocketglm.engine.contract import Float32
 from pocketglm.errors import BusyError, EngineError, InputError, PocketGLMError
 from pocketglm.generate.model import Model
 from pocketglm.generate.prefix_cache import LEAST_COPIED
 from pocketglm.generate.session import CHUNK_ROWS, common_prefix
+from pocketglm.plan.kv_cache import kv_bytes_per_token
 from pocketglm.serve.jobs import Job
 from pocketglm.serve.mixed_batch import Part, forward_together
 from pocketglm.serve.settings import BatchSettings

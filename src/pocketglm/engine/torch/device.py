@@ -1,0 +1,105 @@
+"""The device that PyTorch computes on: found by name, and its refusals turned into our errors.
+
+Enters: names of backends from `EngineOptions`. Leaves: a `torch.device` that works, or an error. PyTorch
+is imported here first, and only once a package is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from traceback import clear_frames
+from typing import TYPE_CHECKING
+
+from pocketglm.engine.contract import EngineOptions
+from pocketglm.errors import DeviceMemoryError, EngineError, MissingExtraError
+
+if TYPE_CHECKING:
+    import torch
+
+INSTALL_HINT = "install it with `pip install 'pocketglm[torch]'`"
+
+DEVICE_KINDS = ("cpu", "cuda", "xpu", "mps")
+"""Kinds of devices that a backend may name; `cuda:1` names the second of a kind."""
+
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "invalid buffer size")
+"""What PyTorch's own messages say where a `RuntimeError` stands for too little memory."""
+
+
+def require_torch() -> None:
+    """Raises `MissingExtraError` where PyTorch cannot be imported."""
+    try:
+        import_module("torch")
+    except ImportError as error:
+        raise MissingExtraError(f"PyTorch cannot be imported ({error})", hint=INSTALL_HINT) from error
+
+
+def choose_device(options: EngineOptions, parts: Iterable[int | str]) -> torch.device:
+    """The one device of a stage's blocks or of the head. Raises `EngineError`, naming the backend.
+
+    Unnamed, it is CUDA's where there is one, else the CPU.
+    """
+    named = {options.backend_of(part) for part in parts}
+    if len(named) > 1:
+        raise EngineError(
+            f"blocks of one stage are given to several devices: {', '.join(sorted(map(str, named)))}",
+            hint="name one backend for all of them, or load one stage for each device",
+        )
+    return open_device(named.pop())
+
+
+def open_device(name: str | None) -> torch.device:
+    """The device called `name`; it has computed something when this returns."""
+    require_torch()
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] not in DEVICE_KINDS:
+        raise EngineError(
+            f"the torch engine knows no backend {name!r}", hint=f"choose one of: {', '.join(DEVICE_KINDS)}"
+        )
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).add_(1)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EngineError(
+            f"PyTorch cannot use the device {name!r} ({first_line})",
+            hint="choose the backend cpu, or install a PyTorch that is built for this device",
+        ) from error
+    return device
+
+
+@contextmanager
+def device_memory(what: str) -> Iterator[None]:
+    """Turns the ways in which PyTorch says that memory is short into `DeviceMemoryError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory_error(error):
+            raise
+        clear_frames(
+            error.__traceback__
+        )  # whoever tries again while this error lives needs their tensors' room
+        raise DeviceMemoryError(
+            f"out of device memory for {what}",
+            hint="place fewer blocks on the device, or ask for less context",
+        ) from error
+
+
+def give_back(device: torch.device) -> None:
+    """Lets the device have what PyTorch keeps of freed memory, for others and for exact figures."""
+    import torch
+
+    if device.type in ("cuda", "xpu", "mps"):
+        getattr(torch, device.type).empty_cache()
+
+
+def _is_memory_error(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in _MEMORY_WORDS)

@@ -1,0 +1,85 @@
+"""The torch engine: PyTorch on a GPU, or on whatever device PyTorch has.
+
+Enters: a package. Leaves: stages and the head. Weights lie on the device in the package's own bytes and
+are dequantized inside the matrix products. PyTorch is imported when something is loaded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pocketglm.engine.checks import check_block_range
+from pocketglm.engine.contract import HEAD, Capabilities, EngineOptions, KVType
+from pocketglm.engine.torch.device import DEVICE_KINDS, choose_device, device_memory, give_back
+from pocketglm.engine.torch.memory import block_bytes, head_bytes
+from pocketglm.errors import DeviceMemoryError
+from pocketglm.package.layout import HEAD_FILE, block_file
+from pocketglm.package.reader import Package
+
+if TYPE_CHECKING:
+    import torch
+
+    from pocketglm.engine.torch.stage import TorchHead, TorchStage
+    from pocketglm.engine.torch.weights import DeviceWeights
+
+
+class TorchEngine:
+    """See `contract.Engine`. `kv` is what KV caches hold where the options leave it open."""
+
+    name = "torch"
+
+    def __init__(self, kv: KVType = "float16") -> None:
+        self._kv = kv
+
+    def capabilities(self) -> Capabilities:
+        weights = frozenset({32, 16, 8, 4})
+        return Capabilities(weights, DEVICE_KINDS, batched=True, kv_types=("float32", "float16", "int8"))
+
+    def load_blocks(self, package: Package, blocks: range, options: EngineOptions) -> TorchStage:
+        check_block_range(package.spec, blocks)
+        device = choose_device(options, blocks)
+        _check_memory(package, sum(block_bytes(package, index) for index in blocks), device, options)
+        from pocketglm.engine.torch.cache import CacheLayout
+        from pocketglm.engine.torch.stage import TorchStage
+
+        layout = CacheLayout(package.spec, len(blocks), options.kv or self._kv, device)
+        what = f"the weights of blocks {blocks.start} to {blocks.stop - 1}"
+        weights = _load(package, map(block_file, blocks), device, what)
+        return TorchStage(package.spec, blocks, weights, layout, options.threads)
+
+    def load_head(self, package: Package, options: EngineOptions) -> TorchHead:
+        device = choose_device(options, [HEAD])
+        _check_memory(package, head_bytes(package), device, options)
+        from pocketglm.engine.torch.stage import TorchHead
+
+        (weights,) = _load(package, [HEAD_FILE], device, "the weights of the head")
+        return TorchHead(package.spec, weights, device, options.threads)
+
+
+def _load(package: Package, names: Iterable[str], device: torch.device, what: str) -> list[DeviceWeights]:
+    """Weight files on the device: all of them, or none and `DeviceMemoryError`."""
+    from pocketglm.engine.torch.weights import load_weights
+
+    loaded: list[DeviceWeights] = []
+    try:
+        with device_memory(f"{what} on {device}"):
+            for name in names:
+                loaded.append(load_weights(package, name, device))
+    except BaseException:
+        loaded.clear()
+        give_back(device)
+        raise
+    return loaded
+
+
+def _check_memory(package: Package, need: int, device: torch.device, options: EngineOptions) -> None:
+    """On the CPU the weights must fit into the process's limit; a GPU's memory is not the process's."""
+    if device.type != "cpu" or options.memory_left is None or need <= options.memory_left:
+        return
+    mib = [f"{size / 2**20:.0f} MiB" for size in (need, max(0, options.memory_left))]
+    raise DeviceMemoryError(
+        f"the torch engine needs {mib[0]} for the weights, {mib[1]} are allowed",
+        where=package.path,
+        hint="allow more memory, convert with fewer bits, or use the native engine, which streams",
+    )

@@ -1,0 +1,130 @@
+"""A run of blocks on a device, with the KV caches of its sequences, and the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from pocketglm.architecture.spec import ModelSpec
+from pocketglm.engine.checks import check_forward, check_hidden
+from pocketglm.engine.contract import Batch, Float32
+from pocketglm.engine.sequences import SequenceStage
+from pocketglm.engine.torch import plain
+from pocketglm.engine.torch.block import PassRows, block_forward
+from pocketglm.engine.torch.cache import CacheLayout, SequenceCache
+from pocketglm.engine.torch.device import device_memory, give_back
+from pocketglm.engine.torch.weights import DeviceWeights
+from pocketglm.errors import DeviceMemoryError, EngineError
+
+LOGITS_AT_ONCE = 1 << 24
+"""Logits that stand on the device at a time (64 MiB)."""
+
+
+class TorchStage(SequenceStage[SequenceCache]):
+    """See `contract.Stage`."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        blocks: range,
+        weights: Sequence[DeviceWeights],
+        layout: CacheLayout,
+        threads: int | None,
+    ) -> None:
+        super().__init__(spec, blocks, list(weights), lambda: SequenceCache(layout))
+        self.device = layout.device
+        self._threads = threads
+
+    def forward(self, hidden: Float32, batch: Batch) -> Float32:
+        self._check_loaded()
+        check_forward(self._spec, hidden, batch, self._lengths())
+        try:
+            for segment in batch.segments:
+                self._caches[segment.sequence].reserve(segment.count)
+            with device_memory(f"a pass of {batch.rows} rows"), cpu_threads(self._threads):
+                output = self._run(hidden, batch)
+        except DeviceMemoryError:
+            for segment in batch.segments:
+                self._caches[segment.sequence].trim()
+            raise
+        for segment in batch.segments:
+            self._caches[segment.sequence].commit(segment.count)
+        return output
+
+    def release(self) -> None:
+        super().release()
+        give_back(self.device)
+
+    def weight_bytes(self) -> int:
+        """Bytes of weights on the device."""
+        return sum(weights.nbytes for weights in self._parts)
+
+    def cache_bytes(self) -> int:
+        """Bytes of all sequences' KV caches on the device."""
+        return sum(page.buffer.nbytes for cache in self._caches.values() for page in cache.pages)
+
+    @torch.inference_mode()
+    def _run(self, hidden: Float32, batch: Batch) -> Float32:
+        rows = PassRows.of(self._spec, batch, self._caches, self.device)
+        x = torch.from_numpy(np.array(hidden)).to(self.device)
+        for index, weights in enumerate(self._parts):
+            window = self._spec.window_of(self.blocks[index])
+            x = block_forward(self._spec, x, weights, index, window, rows)
+        output: Float32 = x.cpu().numpy()
+        return output
+
+
+class TorchHead:
+    """See `contract.Head`."""
+
+    def __init__(
+        self, spec: ModelSpec, weights: DeviceWeights, device: torch.device, threads: int | None
+    ) -> None:
+        self.device = device
+        self._spec = spec
+        self._weights: DeviceWeights | None = weights
+        self._threads = threads
+
+    def logits(self, hidden: Float32) -> Float32:
+        if self._weights is None:
+            raise EngineError("the head was released", hint="load it again")
+        check_hidden(self._spec, hidden)
+        size = f"the logits of {len(hidden)} rows of {self._spec.vocab_size}"
+        with device_memory(size), cpu_threads(self._threads):
+            return self._run(self._weights, hidden)
+
+    def weight_bytes(self) -> int:
+        """Bytes of weights on the device."""
+        return 0 if self._weights is None else self._weights.nbytes
+
+    def release(self) -> None:
+        self._weights = None
+        give_back(self.device)
+
+    @torch.inference_mode()
+    def _run(self, weights: DeviceWeights, hidden: Float32) -> Float32:
+        step = max(1, LOGITS_AT_ONCE // self._spec.vocab_size)
+        logits = np.empty((len(hidden), self._spec.vocab_size), dtype=np.float32)
+        for start in range(0, len(hidden), step):
+            x = torch.from_numpy(np.array(hidden[start : start + step])).to(self.device)
+            normed = plain.norm(self._spec, x, weights.norms["norm"])
+            found = plain.linear(normed, weights.linears["head"])
+            logits[start : start + step] = found.cpu().numpy()
+        return logits
+
+
+@contextmanager
+def cpu_threads(threads: int | None) -> Iterator[None]:
+    """Holds PyTorch's own threads on the CPU to a number, where there is one, and gives it back after."""
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
