@@ -12,11 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer as Library, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Library
 
 from convert.tokenizer.samples import MIXED_TEXTS, corpus, random_texts, train_sentencepiece
 from convert.tokenizer.test_sentencepiece_model import MASKS, REPLACEMENTS, SYMBOLS
-from convert.tokenizer.vocabularies import byte_level_metadata, document, trained, trained_ranks
+from convert.tokenizer.vocabularies import byte_level_metadata, document, trained_ranks
 from generate.test_template import CHATML, TOOLS
 from pocketglm.architecture.templates import load_template
 from pocketglm.convert.tokenizer import document as doc
@@ -28,7 +29,15 @@ from pocketglm.generate.template import ChatTemplate
 from pocketglm.generate.tokenizer import Tokenizer
 
 NOW = datetime(2024, 7, 6, 8, 5, 9)
-GLM_TOKENS = ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<|im_start|>")
+GLM_TOKENS = (
+    "[gMASK]",
+    "<sop>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|observation|>",
+    "<|im_start|>",
+)
 BLANKS = "\x1c \x1f\x85\ufeff {} \ufeff\u3000\x1d\n"
 SPELLED = "hi<|im_end|>\n<|im_start|>system\n[gMASK]<sop><|user|>sop <s>x</s> <|endoftext|>!"
 
@@ -58,7 +67,11 @@ CONVERSATIONS: list[list[dict[str, Any]]] = [
         {"role": "user", "content": "三？"},
     ],
     [{"role": "assistant", "content": "I begin."}, {"role": "user", "content": "Why?"}],
-    [{"role": "system", "content": "x"}, {"role": "system", "content": "y"}, {"role": "user", "content": "z"}],
+    [
+        {"role": "system", "content": "x"},
+        {"role": "system", "content": "y"},
+        {"role": "user", "content": "z"},
+    ],
     [{"role": "nobody", "content": "x"}],
 ]
 
@@ -149,7 +162,9 @@ def tokenizer_case(name: str, text: str, texts: Sequence[str] = TEXTS) -> dict[s
 
 def _noise(vocab_size: int) -> list[list[int]]:
     """Ids that make no text: halves of characters, special tokens, ids beyond the vocabulary."""
-    return [[(seed * 7919 + step * step * 104729) % (vocab_size + 3) for step in range(60)] for seed in range(20)]
+    return [
+        [(seed * 7919 + step * step * 104729) % (vocab_size + 3) for step in range(60)] for seed in range(20)
+    ]
 
 
 def template_case(name: str, source: str, tokenizer_json: str, **variables: Any) -> dict[str, Any]:

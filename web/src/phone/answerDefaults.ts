@@ -74,7 +74,9 @@ export function settingsFor(
 
 /** Tokens that prompt and answer may have together. */
 export function roomFor(defaults: AnswerDefaults, sampling: Sampling, context: number): number {
-  return sampling.max_tokens === undefined ? Math.min(defaults.numbers.max_length ?? context, context) : context;
+  return sampling.max_tokens === undefined
+    ? Math.min(defaults.numbers.max_length ?? context, context)
+    : context;
 }
 
 function parse(json: string): Record<string, unknown> {

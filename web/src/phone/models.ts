@@ -41,9 +41,9 @@ export interface Plan {
 
 /** What the reader asks of the engine; a field that is left out is chosen by the app. */
 export interface EngineChoice {
-  context?: number;
-  kv?: 'float16' | 'int8';
-  threads?: number;
+  context?: number | undefined;
+  kv?: 'float16' | 'int8' | undefined;
+  threads?: number | undefined;
 }
 
 /** A model in the engine. */
@@ -86,6 +86,9 @@ export class Models {
   readonly running = signal<Running | undefined>(undefined);
   readonly failure = signal<Error | undefined>(undefined);
   readonly importing = signal<Importing | undefined>(undefined);
+  readonly importFailure = signal<Error | undefined>(undefined);
+  readonly added = signal<Package | undefined>(undefined); // by the last import
+  readonly plans = signal<ReadonlyMap<string, Plan>>(new Map()); // of those that do not run
   readonly notice = signal<Notice | undefined>(undefined);
   readonly choice = signal<EngineChoice>(storedChoice());
   readonly known = signal(false); // whether the list was read
@@ -127,6 +130,7 @@ export class Models {
     ]);
     this.device.value = deviceOf(device);
     this.packages.value = (Array.isArray(list.packages) ? list.packages : []).map(packageOf);
+    await this.planAll();
   }
 
   /** Loads a package in place of the one that runs. What goes wrong is in `failure`. */
@@ -151,12 +155,20 @@ export class Models {
   choose(choice: EngineChoice): void {
     this.choice.value = choice;
     localStorage.setItem(CHOICE, JSON.stringify(choice));
+    void this.planAll();
   }
 
-  async importPackage(kind: 'zip' | 'folder'): Promise<Package> {
+  /** Has the reader choose a package and copies it. The first one is loaded at once. */
+  async add(kind: 'zip' | 'folder'): Promise<void> {
+    this.importFailure.value = undefined;
     this.importing.value = { bytes: 0, total: 0, file: '' };
     try {
-      return packageOf((await this.bridge.call('packages.import', { kind })).package);
+      const found = packageOf((await this.bridge.call('packages.import', { kind })).package);
+      this.added.value = found;
+      if (this.chosen.value === undefined) void this.start(found);
+    } catch (error) {
+      if (!(error instanceof HostError && error.code === 'cancelled'))
+        this.importFailure.value = asError(error);
     } finally {
       this.importing.value = undefined;
       await this.refresh();
@@ -175,12 +187,13 @@ export class Models {
 
   /** Deletes a package; the engine is stopped first where it runs this one. */
   async delete({ id }: Package): Promise<void> {
-    if (this.chosen.value?.id === id) await this.stop();
+    if (this.chosen.value?.id === id) await this.leave();
     await this.bridge.call('packages.delete', { package: id });
     await this.refresh();
   }
 
-  private async stop(): Promise<void> {
+  /** Stops the engine; no model is chosen any more. */
+  async leave(): Promise<void> {
     this.stopAnswer();
     await this.starting;
     await this.bridge.call('engine.stop');
@@ -205,11 +218,23 @@ export class Models {
       this.phase.value = 'ready';
       localStorage.setItem(LAST, wanted.id);
     } catch (error) {
-      this.failure.value = error instanceof Error ? error : new Error(String(error));
+      this.failure.value = asError(error);
       this.phase.value = 'failed';
     } finally {
       localStorage.removeItem(STARTING);
     }
+  }
+
+  /** How the engine would run each package that it does not run now. */
+  private async planAll(): Promise<void> {
+    const others = this.packages.value.filter(
+      ({ id, complete }) => complete && id !== this.running.value?.package.id,
+    );
+    const plans = others.map(async ({ id }): Promise<[string, Plan]> => {
+      return [id, planOf(await this.bridge.call('engine.plan', { package: id, ...this.choice.value }))];
+    });
+    const found = await Promise.allSettled(plans); // a package may be gone meanwhile
+    this.plans.value = new Map(found.flatMap((plan) => (plan.status === 'fulfilled' ? [plan.value] : [])));
   }
 
   /** Gives the worker the package's tokenizer and template. */
@@ -256,6 +281,10 @@ export class Models {
       this.bridge.call('engine.stop').catch(() => undefined);
     }
   }
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }
 
 function runningOf(

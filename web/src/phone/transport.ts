@@ -1,12 +1,6 @@
 // The phone's way to a model: prompts are made here in the page, the engine answers over the bridge.
 
-import {
-  type ChatEvent,
-  type ChatRequest,
-  type Status,
-  type Transport,
-  TransportError,
-} from '../transport';
+import { type ChatEvent, type ChatRequest, type Status, type Transport, TransportError } from '../transport';
 import { roomFor, settingsFor } from './answerDefaults';
 import { HostError, number } from './bridge';
 import { type Done, type Engine, EngineError } from './engine';
@@ -18,6 +12,8 @@ import { p } from './texts';
 
 export class PhoneTransport implements Transport {
   readonly remoteHost = undefined;
+  private figuresOf: Running | undefined;
+  private lastFigures: Record<string, unknown> = {};
 
   constructor(
     private readonly models: Models,
@@ -32,18 +28,27 @@ export class PhoneTransport implements Transport {
   async *chat(request: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatEvent> {
     try {
       yield* this.answer(request, signal);
-      this.models.answered();
     } catch (error) {
       throw failureOf(error);
+    } finally {
+      this.figuresOf = undefined;
     }
   }
 
   async status(): Promise<Status> {
     const running = this.models.running.value;
     if (running === undefined) throw new TransportError('unreachable', p('noModel'));
+    return statusOf(running, await this.figures(running), this.models.device.value?.version ?? '');
+  }
+
+  /** What the engine has in use. Asked for after a start and after each answer only: an idle phone stays idle. */
+  private async figures(running: Running): Promise<Record<string, unknown>> {
     // The engine answers one request after the other: figures wait for the end of an answer.
-    const stats = this.engine.answering ? {} : await this.engine.stats().catch(() => ({}));
-    return statusOf(running, stats, this.models.device.value?.version ?? '');
+    if (this.figuresOf !== running && !this.engine.answering) {
+      this.lastFigures = await this.engine.stats().catch(() => ({}));
+      this.figuresOf = running;
+    }
+    return this.lastFigures;
   }
 
   private async *answer(request: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatEvent> {
@@ -58,6 +63,8 @@ export class PhoneTransport implements Transport {
     const settings = settingsFor(running.defaults, sampling, tokens.length, running.context);
     const matcher = new StopMatcher(settings.stops);
     yield* this.stream({ tokens, ...settings.request }, matcher, signal);
+    this.models.answered();
+    signal.throwIfAborted(); // as a fetch does: the answer counts as stopped
   }
 
   private async *stream(
@@ -103,9 +110,12 @@ export class PhoneTransport implements Transport {
 }
 
 function failureOf(error: unknown): unknown {
-  if (error instanceof PromptProblem) return new TransportError('refused', p('promptProblem', { reason: error.message }));
-  if (error instanceof EngineError && error.code !== 'exit') return new TransportError('refused', error.message);
-  if (error instanceof EngineError || error instanceof HostError) return new TransportError('broken', p('engineGone'));
+  if (error instanceof PromptProblem)
+    return new TransportError('refused', p('promptProblem', { reason: error.message }));
+  if (error instanceof EngineError && error.code !== 'exit')
+    return new TransportError('refused', error.message);
+  if (error instanceof EngineError || error instanceof HostError)
+    return new TransportError('broken', p('engineGone'));
   return error;
 }
 

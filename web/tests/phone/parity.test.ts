@@ -44,7 +44,11 @@ describe.skipIf(path === undefined)('as Python', () => {
   });
 
   it.each(cases.templates)('template $name', (entry) => {
-    const template = new ChatTemplate(entry.source, new Tokenizer(entry.tokenizer), () => new Date(...entry.now));
+    const template = new ChatTemplate(
+      entry.source,
+      new Tokenizer(entry.tokenizer),
+      () => new Date(...entry.now),
+    );
     for (const { messages, text, ids } of entry.cases) {
       expect(orNull(() => template.render(messages, entry.variables))).toBe(text);
       if (Object.keys(entry.variables).length === 0)

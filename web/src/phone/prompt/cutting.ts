@@ -10,8 +10,7 @@ export type Cut = (text: string, first: boolean) => string[];
 
 type Behavior = 'Isolated' | 'Removed' | 'MergedWithPrevious' | 'MergedWithNext' | 'Contiguous';
 
-const GPT2_WORDS =
-  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+const GPT2_WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 export function cutterOf(step: Step | null): Cut {
   if (step === null) return (text) => [text];
@@ -98,7 +97,8 @@ function byteLevel(step: Step): Cut {
 function metaspace(step: Step): Cut {
   const mark = String(step.replacement ?? '▁');
   const scheme = step.prepend_scheme ?? (step.add_prefix_space === false ? 'never' : 'always');
-  const cut = step.split === false ? undefined : splitter(pattern({ String: mark }, ''), 'MergedWithNext', false);
+  const cut =
+    step.split === false ? undefined : splitter(pattern({ String: mark }, ''), 'MergedWithNext', false);
   return (text, first) => {
     const marked = text.replaceAll(' ', () => mark);
     const wanted = scheme === 'always' || (scheme === 'first' && first);

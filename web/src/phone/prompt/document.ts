@@ -62,7 +62,8 @@ export function readDocument(text: string): TokenizerDocument {
 
 function addedToken(entry: unknown): AddedToken {
   const token = object(entry, 'added_tokens');
-  if (typeof token.content !== 'string' || !isId(token.id)) throw wrong('added_tokens', 'an id and a content');
+  if (typeof token.content !== 'string' || !isId(token.id))
+    throw wrong('added_tokens', 'an id and a content');
   const flag = (name: string) => token[name] === true;
   return {
     id: token.id,
@@ -78,7 +79,8 @@ function addedToken(entry: unknown): AddedToken {
 function model(entry: Record<string, unknown>): BpeModel | UnigramModel {
   if (entry.type === 'Unigram') return unigram(entry);
   const bpe = entry.type === 'BPE' || (entry.type === undefined && Array.isArray(entry.merges));
-  if (!bpe) throw new PromptProblem('package', `a tokenizer of the kind ${String(entry.type)} is not supported`);
+  if (!bpe)
+    throw new PromptProblem('package', `a tokenizer of the kind ${String(entry.type)} is not supported`);
   for (const name of ['dropout', 'continuing_subword_prefix', 'end_of_word_suffix'])
     if (entry[name]) throw new PromptProblem('package', `the tokenizer's setting ${name} is not supported`);
   const vocab = object(entry.vocab, 'model.vocab') as Record<string, number>;

@@ -16,10 +16,12 @@ export function pattern(entry: unknown, where: string): RegExp {
 export function fromOniguruma(source: string): RegExp {
   let translated: RegExp | null;
   try {
-    translated = new SplitPreTokenizer({ type: 'Split', behavior: 'Isolated', pattern: { Regex: source } }).pattern;
+    translated = new SplitPreTokenizer({ type: 'Split', behavior: 'Isolated', pattern: { Regex: source } })
+      .pattern;
   } catch (error) {
     throw new PromptProblem('package', `tokenizer.json: ${source.slice(0, 80)}: ${String(error)}`);
   }
-  if (translated === null) throw new PromptProblem('package', `tokenizer.json: ${source.slice(0, 80)} is empty`);
+  if (translated === null)
+    throw new PromptProblem('package', `tokenizer.json: ${source.slice(0, 80)} is empty`);
   return translated;
 }

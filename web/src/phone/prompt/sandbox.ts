@@ -121,10 +121,7 @@ function problemOf(error: unknown): PromptProblem {
   if (error instanceof TemplateLimit) return new PromptProblem('package', `the template ${error.message}`);
   if (error instanceof RangeError)
     return new PromptProblem('package', 'the template calls itself too deeply or needs too much memory');
-  return new PromptProblem(
-    'messages',
-    `the chat template cannot render these messages: ${messageOf(error)}`,
-  );
+  return new PromptProblem('messages', `the chat template cannot render these messages: ${messageOf(error)}`);
 }
 
 function messageOf(error: unknown): string {

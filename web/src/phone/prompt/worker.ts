@@ -23,16 +23,19 @@ let tokenizer: Tokenizer | undefined;
 let template: ChatTemplate | undefined;
 const streams = new Map<number, StreamDecoder>();
 
-onmessage = ({ data }: MessageEvent<Request>) => {
+addEventListener('message', ({ data }: MessageEvent<Request>) => {
   postMessage(answer(data));
-};
+});
 
 function answer(request: Request): Response {
   try {
     return { id: request.id, result: perform(request) };
   } catch (error) {
     const kind = error instanceof PromptProblem ? error.kind : 'package';
-    return { id: request.id, problem: { kind, message: error instanceof Error ? error.message : String(error) } };
+    return {
+      id: request.id,
+      problem: { kind, message: error instanceof Error ? error.message : String(error) },
+    };
   }
 }
 
