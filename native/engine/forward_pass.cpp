@@ -29,8 +29,28 @@ ForwardPass::ForwardPass(const PassSettings& settings, std::vector<PassSegment> 
       math_(*settings.math),
       segments_(std::move(segments)),
       rows_(rows) {
+    plan_stores();
     plan_items(threads);
     plan_memory(threads);
+}
+
+void ForwardPass::plan_stores() {
+    for (int slice = 0; slice < rows_; slice += SLICE_ROWS) {
+        slice_stores_.push_back(static_cast<int>(stores_.size()));
+        const int slice_end = slice + slice_rows(slice);
+        for (int s = 0; s < static_cast<int>(segments_.size()); ++s) {
+            const PassSegment& segment = segments_[s];
+            const int begin = std::max(0, slice - segment.first_row);
+            const int end = std::min(segment.count, slice_end - segment.first_row);
+            for (int first = begin, count = 0; first < end; first += count) {
+                const int column = (segment.start + first) % KvLayout::PAGE;
+                count = std::min(KvLayout::PAGE - column, end - first);
+                for (int head = 0; head < spec_.num_kv_heads; ++head)
+                    stores_.push_back({s, first, count, head});
+            }
+        }
+    }
+    slice_stores_.push_back(static_cast<int>(stores_.size()));
 }
 
 void ForwardPass::plan_items(int threads) {
@@ -40,14 +60,6 @@ void ForwardPass::plan_items(int threads) {
         const PassSegment& segment = segments_[s];
         const int end = segment.start + segment.count;
         most_pages = std::max(most_pages, KvLayout::pages_for(end));
-        for (int head = 0; head < spec_.num_kv_heads; ++head) {
-            for (int first = 0; first < segment.count;) {
-                const int column = (segment.start + first) % KvLayout::PAGE;
-                const int count = std::min(KvLayout::PAGE - column, segment.count - first);
-                stores_.push_back({s, first, count, head});
-                first += count;
-            }
-        }
         least_items += (segment.count + rows_together - 1) / rows_together * spec_.num_kv_heads;
         // The last rows see the most columns: begun first, they do not keep the others waiting. All rows of
         // an item end in one page, so that a row is attended alike whatever rows are beside it.
@@ -91,8 +103,8 @@ void ForwardPass::plan_memory(int threads) {
     partial_floats_ = parts_ > 1 ? attention_partial_floats(layout, rows_attending, spec_.group()) : 0;
 
     normed_at_ = place(sizeof(float) * slice * spec_.hidden_size);
-    qkv_at_ = place(sizeof(float) * rows * spec_.qkv_size());
-    up_at_ = place(sizeof(float) * slice * spec_.up_size());
+    projected_at_ = place(sizeof(float) * slice * std::max(spec_.qkv_size(), spec_.up_size()));
+    queries_at_ = place(one_slice() ? 0 : sizeof(float) * rows * spec_.q_size());
     activations_at_ = place(activation_bytes);
     outliers_at_ = place(sizeof(OutlierRow) * slice);
     rotation_at_ = place(sizeof(float) * rows * 2 * spec_.rotary_axes * spec_.pairs());
@@ -105,8 +117,8 @@ void ForwardPass::bind(std::uint8_t* work, float* hidden, const std::int32_t* po
     positions_ = positions;
     const auto floats = [work](std::size_t at) { return reinterpret_cast<float*>(work + at); };
     normed_ = floats(normed_at_);
-    qkv_ = floats(qkv_at_);
-    up_ = floats(up_at_);
+    projected_ = floats(projected_at_);
+    queries_ = floats(one_slice() ? projected_at_ : queries_at_);
     rotation_ = floats(rotation_at_);
     partials_ = floats(partials_at_);
     activations_ = work + activations_at_;
@@ -123,7 +135,10 @@ float* ForwardPass::normed_row(int row) const {
     return normed_ + static_cast<std::size_t>(row) * spec_.hidden_size;
 }
 
-float* ForwardPass::qkv_row(int row) const { return qkv_ + static_cast<std::size_t>(row) * spec_.qkv_size(); }
+// Queries, turned, and where they were the attended values. A single slice's stay where they were made.
+float* ForwardPass::query_row(int row) const {
+    return queries_ + static_cast<std::size_t>(row) * query_stride();
+}
 
 void ForwardPass::run(Member& member) {
     const int blocks = settings_.weights->count();
@@ -135,10 +150,10 @@ void ForwardPass::run_block(Member& member, int block) {
     const WeightViews& weights = settings_.weights->views(block);
     for (int slice = 0; slice < rows_; slice += SLICE_ROWS) {
         start_attention(member, block, slice);
-        multiply(member, weights.qkv, slice_rows(slice), qkv_row(slice), spec_.qkv_size());
+        multiply(member, weights.qkv, slice_rows(slice), projected_, spec_.qkv_size());
+        store_keys_values(member, block, slice);
     }
     settings_.weights->release(block);
-    store_keys_values(member, block);
     attend(member, block);
     for (int slice = 0; slice < rows_; slice += SLICE_ROWS) {
         finish_attention(member, weights, slice);
@@ -173,41 +188,51 @@ void ForwardPass::start_attention(Member& member, int block, int slice) {
     member.barrier();
 }
 
-void ForwardPass::store_keys_values(Member& member, int block) {
-    const WeightViews& weights = settings_.weights->views(block);
-    const int items = static_cast<int>(stores_.size());
-    member.share(items, 1, [&](int first, int last) {
-        for (int i = first; i < last; ++i) store_item(stores_[i], block, weights);
+void ForwardPass::store_keys_values(Member& member, int block, int slice) {
+    const int begin = slice_stores_[slice / SLICE_ROWS], end = slice_stores_[slice / SLICE_ROWS + 1];
+    member.share(end - begin, 1, [&](int first, int last) {
+        for (int i = first; i < last; ++i) store_item(stores_[begin + i], block, slice);
     });
     member.barrier();
 }
 
 // Norms and turns the item's queries and keys, and puts its keys and values into the cache.
-void ForwardPass::store_item(const StoreItem& item, int block, const WeightViews& weights) const {
+void ForwardPass::store_item(const StoreItem& item, int block, int slice) const {
     const PassSegment& segment = segments_[item.segment];
-    const int head_dim = spec_.head_dim, group = spec_.group();
-    const std::size_t queries_at = static_cast<std::size_t>(item.kv_head) * group * head_dim;
-    const std::size_t key_at = spec_.q_size() + static_cast<std::size_t>(item.kv_head) * head_dim;
+    const int first_row = segment.first_row + item.first;
+    const std::size_t queries = static_cast<std::size_t>(spec_.group()) * spec_.head_dim;
+    float* first = projected_ + static_cast<std::size_t>(first_row - slice) * spec_.qkv_size();
     for (int i = 0; i < item.count; ++i) {
-        const int row = segment.first_row + item.first + i;
-        const RowRotation turn = rotation(row);
-        for (int head = 0; head <= group; ++head) {  // the last one is the key
-            const bool is_key = head == group;
-            float* at =
-                qkv_row(row) + (is_key ? key_at : queries_at + static_cast<std::size_t>(head) * head_dim);
-            if (spec_.qk_norm) {
-                math_.rms_norm(at, is_key ? weights.k_norm : weights.q_norm, spec_.norm_eps, head_dim, at);
-            }
-            math_.rotate(turn, at);
-        }
+        float* projected = first + static_cast<std::size_t>(i) * spec_.qkv_size();
+        turn_row(settings_.weights->views(block), first_row + i, item.kv_head, projected);
+        if (one_slice()) continue;
+        std::memcpy(query_row(first_row + i) + queries * item.kv_head, projected + queries * item.kv_head,
+                    sizeof(float) * queries);
     }
     const KvLayout& layout = *settings_.layout;
     const int position = segment.start + item.first;
     std::uint8_t* tile =
         segment.cache->page(position / KvLayout::PAGE) + layout.tile_offset(block, item.kv_head);
-    const float* keys = qkv_row(segment.first_row + item.first) + key_at;
+    const float* keys = first + spec_.q_size() + static_cast<std::size_t>(item.kv_head) * spec_.head_dim;
     math_.store_rows(layout, tile, position % KvLayout::PAGE, keys, keys + spec_.kv_size(), spec_.qkv_size(),
                      item.count);
+}
+
+// Norms and turns the queries and the key of one KV head in a projected row.
+void ForwardPass::turn_row(const WeightViews& weights, int row, int kv_head, float* projected) const {
+    const RowRotation turn = rotation(row);
+    const int group = spec_.group();
+    const auto head_at = [&](int head) {
+        return projected + static_cast<std::size_t>(head) * spec_.head_dim;
+    };
+    for (int head = 0; head <= group; ++head) {  // the last one is the key
+        const bool is_key = head == group;
+        float* at = head_at(is_key ? spec_.num_heads + kv_head : kv_head * group + head);
+        if (spec_.qk_norm) {
+            math_.rms_norm(at, is_key ? weights.k_norm : weights.q_norm, spec_.norm_eps, spec_.head_dim, at);
+        }
+        math_.rotate(turn, at);
+    }
 }
 
 // Leaves the attended values where the queries were.
@@ -248,10 +273,10 @@ int ForwardPass::parts_of(const AttentionTask& task) const {
 AttentionTask ForwardPass::attention_task(const AttendItem& item, int block) const {
     const PassSegment& segment = segments_[item.segment];
     AttentionTask task;
-    task.output = qkv_row(segment.first_row + item.first) +
+    task.output = query_row(segment.first_row + item.first) +
                   static_cast<std::size_t>(item.kv_head) * spec_.group() * spec_.head_dim;
     task.queries = task.output;
-    task.row_stride = spec_.qkv_size();
+    task.row_stride = query_stride();
     task.rows = item.count;
     task.group = spec_.group();
     task.layout = settings_.layout;
@@ -269,7 +294,7 @@ AttentionTask ForwardPass::attention_task(const AttendItem& item, int block) con
 void ForwardPass::finish_attention(Member& member, const WeightViews& weights, int slice) {
     const int rows = slice_rows(slice);
     member.share(rows, row_piece(member, rows), [&](int first, int last) {
-        step(rows).prepare(weights.attention_output, qkv_row(slice), spec_.qkv_size(), first, last,
+        step(rows).prepare(weights.attention_output, query_row(slice), query_stride(), first, last,
                            OTHER_OUTLIER_RATIO);
     });
     member.barrier();
@@ -287,17 +312,17 @@ void ForwardPass::run_mlp(Member& member, const WeightViews& weights, int slice)
         step(rows).prepare(weights.mlp_up, normed_, spec_.hidden_size, first, last, NORMED_OUTLIER_RATIO);
     });
     member.barrier();
-    multiply(member, weights.mlp_up, rows, up_, spec_.up_size());
+    multiply(member, weights.mlp_up, rows, projected_, spec_.up_size());
     member.share(rows, piece, [&](int first, int last) {
         for (int row = first; row < last; ++row) {
-            float* up = up_ + static_cast<std::size_t>(row) * spec_.up_size();
+            float* up = projected_ + static_cast<std::size_t>(row) * spec_.up_size();
             if (spec_.gated) {
                 math_.gated_silu(up, up + spec_.intermediate_size, spec_.intermediate_size, up);
             } else {
                 math_.gelu_tanh(up, spec_.intermediate_size, up);
             }
         }
-        step(rows).prepare(weights.mlp_down, up_, spec_.up_size(), first, last, OTHER_OUTLIER_RATIO);
+        step(rows).prepare(weights.mlp_down, projected_, spec_.up_size(), first, last, OTHER_OUTLIER_RATIO);
     });
     member.barrier();
     multiply(member, weights.mlp_down, rows, normed_, spec_.hidden_size);

@@ -36,8 +36,9 @@ struct PassSettings {
 
 class ForwardPass {
   public:
-    // Rows that go through the MLP at a time: enough to reuse every unpacked weight often, few enough
-    // that the widest activations stay below 60 MB for any supported model.
+    // Rows that go through a matrix at a time: enough to reuse every unpacked weight often, few enough
+    // that the widest activations stay below 60 MB for any supported model. Between slices only the hidden
+    // states and the queries of all rows are kept.
     static constexpr int SLICE_ROWS = 512;
 
     ForwardPass(const PassSettings& settings, std::vector<PassSegment> segments, int rows, int threads);
@@ -49,7 +50,7 @@ class ForwardPass {
     void run(Member& member);
 
   private:
-    // Rows of a segment that go into one page, for one KV head.
+    // Rows of a segment that lie in one slice and go into one page, for one KV head.
     struct StoreItem {
         int segment, first, count, kv_head;
     };
@@ -58,18 +59,20 @@ class ForwardPass {
         int segment, first, count, kv_head;
     };
 
+    void plan_stores();
     void plan_items(int threads);
     void plan_memory(int threads);
     void run_block(Member& member, int block);
     void start_attention(Member& member, int block, int slice);
-    void store_keys_values(Member& member, int block);
+    void store_keys_values(Member& member, int block, int slice);
     void attend(Member& member, int block);
     void finish_attention(Member& member, const WeightViews& weights, int slice);
     void run_mlp(Member& member, const WeightViews& weights, int slice);
     void add_mlp_change(Member& member, const WeightViews& weights, int slice);
     void multiply(Member& member, const LinearView& linear, int rows, float* out, std::size_t stride) const;
 
-    void store_item(const StoreItem& item, int block, const WeightViews& weights) const;
+    void store_item(const StoreItem& item, int block, int slice) const;
+    void turn_row(const WeightViews& weights, int row, int kv_head, float* projected) const;
     int parts_of(const AttentionTask& task) const;
     AttentionTask attention_task(const AttendItem& item, int block) const;
     void norm_row(const NormView& view, const float* x, float* out) const;
@@ -79,7 +82,8 @@ class ForwardPass {
     RowRotation rotation(int row) const;
     float* hidden_row(int row) const;
     float* normed_row(int row) const;
-    float* qkv_row(int row) const;
+    float* query_row(int row) const;
+    std::size_t query_stride() const { return one_slice() ? spec_.qkv_size() : spec_.q_size(); }
     int slice_rows(int slice) const;
     MatrixStep step(int rows) const { return {kernels_, math_, {activations_, rows}, outliers_}; }
     void* scratch(const Member& member) const { return scratch_ + scratch_bytes_ * member.index(); }
@@ -91,6 +95,7 @@ class ForwardPass {
     const DecoderMath& math_;
     std::vector<PassSegment> segments_;
     std::vector<StoreItem> stores_;
+    std::vector<int> slice_stores_;  // where each slice's items begin, and the end
     std::vector<AttendItem> attends_;
     int rows_;
     int parts_ = 1;         // of an attention item at most: long contexts are divided where items are few
@@ -101,10 +106,11 @@ class ForwardPass {
 
     // Offsets in the work memory, then the addresses.
     std::size_t work_bytes_ = 0;
-    std::size_t normed_at_, qkv_at_, up_at_, activations_at_, outliers_at_, rotation_at_, partials_at_,
-        scratch_at_;
+    std::size_t normed_at_, projected_at_, queries_at_, activations_at_, outliers_at_, rotation_at_,
+        partials_at_, scratch_at_;
     std::size_t scratch_bytes_ = 0, partial_floats_ = 0;
-    float *normed_ = nullptr, *qkv_ = nullptr, *up_ = nullptr, *rotation_ = nullptr, *partials_ = nullptr;
+    float *normed_ = nullptr, *queries_ = nullptr, *rotation_ = nullptr, *partials_ = nullptr;
+    float* projected_ = nullptr;  // a slice's queries, keys and values, later its widened rows of the MLP
     std::uint8_t *scratch_ = nullptr, *activations_ = nullptr;
     OutlierRow* outliers_ = nullptr;
 };

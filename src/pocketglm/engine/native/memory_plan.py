@@ -84,7 +84,9 @@ def work_bytes(package: Package, options: EngineOptions, context: int) -> int:
     up_size = spec.intermediate_size * (2 if spec.mlp == "gated_silu" else 1)
     qkv_size = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim
     widest = max(spec.hidden_size, spec.intermediate_size, spec.num_heads * spec.head_dim)
-    floats = rows * (qkv_size + 2 * spec.head_dim) + rows_in_slice * (spec.hidden_size + up_size + widest)
+    queries = spec.num_heads * spec.head_dim if rows > SLICE_ROWS else 0
+    projected = max(qkv_size, up_size)
+    floats = rows * (queries + 2 * spec.head_dim) + rows_in_slice * (spec.hidden_size + projected + widest)
     return 4 * floats + SCRATCH_BYTES * (options.threads or os.cpu_count() or 1)
 
 
