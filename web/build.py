@@ -1,6 +1,7 @@
 """Builds the page: sources in, a folder of static files out. CMake runs it; needs only the standard library.
 
-    python build.py SOURCE WORK OUTPUT
+    python build.py SOURCE WORK OUTPUT             the page that the server sends
+    python build.py SOURCE WORK OUTPUT phone       the page of the Android app
     python build.py npm FOLDER ARGUMENTS...       npm in a folder, with the same Node (`make check-web`)
 
 The sources are copied to WORK, so that a read-only checkout works and node_modules stays out of it. OUTPUT
@@ -80,7 +81,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str], failure: 
         raise BuildError(f"{failure} (exit code {result.returncode})")
 
 
-def build(source: Path, work: Path, output: Path) -> None:
+def build(source: Path, work: Path, output: Path, mode: str) -> None:
     """The page in `output`; on an error an older one is gone, so that it is never taken for the new one."""
     shutil.rmtree(output, ignore_errors=True)
     node, npm = find_node()
@@ -89,7 +90,8 @@ def build(source: Path, work: Path, output: Path) -> None:
     install_packages(npm, work, environment)
     vite = work / "node_modules" / "vite" / "bin" / "vite.js"
     built = work / "dist"
-    command = [*node, str(vite), "build", "--outDir", str(built), "--emptyOutDir", "--logLevel", "warn"]
+    command = [*node, str(vite), "build", "--mode", mode, "--outDir", str(built), "--emptyOutDir"]
+    command += ["--logLevel", "warn"]
     run(command, work, environment, "vite could not build the page")
     os.replace(built, output)
 
@@ -105,7 +107,7 @@ def main() -> int:
         if sys.argv[1] == "npm":
             return run_npm(sys.argv[2], sys.argv[3:])
         source, work, output = (Path(argument).resolve() for argument in sys.argv[1:4])
-        build(source, work, output)
+        build(source, work, output, sys.argv[4] if len(sys.argv) > 4 else "production")
     except (BuildError, OSError) as error:
         print(f"error: the web page was not built: {error}\n{HINT}", file=sys.stderr)
         return 1

@@ -41,6 +41,7 @@ EXACT = {
     "pocketglm serve smollm2-int4": "runs until it is stopped; tests/serve and tests/web run it",
     "POCKETGLM_API_KEY=secret pocketglm serve smollm2-int4 --host 0.0.0.0": "listens to other machines",
     "make web-packages": "takes npm packages from the network; is a part of `make test`",
+    "make phone-page": "takes npm packages from the network; is a part of `make test`",
     "cd web && npm run dev": "runs until it is stopped",
 }
 PREFIXES = {

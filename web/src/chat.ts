@@ -84,7 +84,7 @@ export class Chat {
     }, STATUS_MILLISECONDS);
   }
 
-  private async refreshStatus(): Promise<void> {
+  async refreshStatus(): Promise<void> {
     try {
       status.value = await this.transport.status();
       reachable.value = true;

@@ -5,6 +5,7 @@ import { type Conversation, type Message, newConversation, type Settings, titleF
 import { exportText, importText, type Stored } from './exchange';
 import { t } from './i18n';
 import { saveDefaults } from './settings';
+import { shell } from './shell';
 import { conversations, current, defaults, editing, listOpen, messages, storageWorks, toast } from './state';
 import { Storage } from './storage';
 
@@ -23,7 +24,7 @@ export async function openLibrary(): Promise<void> {
     storageWorks.value = false;
   }
   otherTabs.onmessage = () => void reload();
-  const last = sessionStorage.getItem(LAST);
+  const last = shell.memory.getItem(LAST);
   if (conversations.value.some(({ id }) => id === last)) await openConversation(last ?? '');
 }
 
@@ -56,13 +57,13 @@ export function startNew(): void {
     editing.value = undefined;
     listOpen.value = false;
   });
-  sessionStorage.removeItem(LAST);
+  shell.memory.removeItem(LAST);
 }
 
 export function create(first: string): Conversation {
   const created = { ...newConversation(defaults.value, Date.now()), title: titleFrom(first) };
   current.value = created;
-  sessionStorage.setItem(LAST, created.id);
+  shell.memory.setItem(LAST, created.id);
   return created;
 }
 
@@ -76,7 +77,7 @@ export async function openConversation(id: string): Promise<void> {
     editing.value = undefined;
     listOpen.value = false;
   });
-  sessionStorage.setItem(LAST, id);
+  shell.memory.setItem(LAST, id);
 }
 
 async function change(conversation: Conversation): Promise<void> {
@@ -129,12 +130,12 @@ export async function exportFile(only?: Conversation): Promise<void> {
   const records: Stored[] = [];
   for (const conversation of chosen)
     records.push({ conversation, messages: await messagesOf(conversation.id) });
-  const address = URL.createObjectURL(new Blob([exportText(records)], { type: 'application/json' }));
-  const link = document.createElement('a');
-  link.href = address;
-  link.download = only === undefined ? 'conversations.json' : `${fileName(only.title)}.json`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  const name = only === undefined ? 'conversations.json' : `${fileName(only.title)}.json`;
+  try {
+    await shell.saveFile(name, exportText(records));
+  } catch (error) {
+    toast(t('exportFailed', { reason: error instanceof Error ? error.message : String(error) }));
+  }
 }
 
 function fileName(title: string): string {

@@ -2,11 +2,11 @@ import { useEffect } from 'preact/hooks';
 import type { Chat } from '../chat';
 import { t } from '../i18n';
 import { startNew } from '../library';
+import { shell } from '../shell';
 import { announcements, dialog, live, storageWorks } from '../state';
 import { Composer } from './Composer';
 import { Header } from './Header';
 import { KeyDialog } from './KeyDialog';
-import { ModelDialog } from './ModelDialog';
 import { SettingsDialog } from './SettingsDialog';
 import { ShortcutsDialog } from './ShortcutsDialog';
 import { Sidebar } from './Sidebar';
@@ -32,6 +32,7 @@ export function App({ chat }: { chat: Chat }) {
           {!storageWorks.value && <p class="notice">{t('storageFailed')}</p>}
           <Thread chat={chat} />
           <div class="bottom">
+            {shell.Notices && <shell.Notices />}
             <Composer chat={chat} />
             <StatusStrip />
           </div>
@@ -44,7 +45,7 @@ export function App({ chat }: { chat: Chat }) {
         ))}
       </div>
       {dialog.value === 'settings' && <SettingsDialog />}
-      {dialog.value === 'model' && <ModelDialog />}
+      {dialog.value === 'model' && <shell.ModelDialog />}
       {dialog.value === 'shortcuts' && <ShortcutsDialog />}
       {dialog.value === 'key' && <KeyDialog chat={chat} />}
     </>

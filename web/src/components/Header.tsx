@@ -1,10 +1,11 @@
 import { PanelLeft, Settings2 } from 'lucide-preact';
 import { t } from '../i18n';
-import { current, dialog, listOpen, status } from '../state';
+import { shell } from '../shell';
+import { current, dialog, listOpen } from '../state';
 import { IconButton } from './IconButton';
 
 export function Header() {
-  const model = status.value?.model;
+  const model = shell.modelName();
   return (
     <header class="header">
       <span class="only-narrow">

@@ -4,6 +4,16 @@ import { BlockStrip, nameOf, runsOf } from './BlockStrip';
 import { Dialog } from './Dialog';
 
 export function ModelDialog() {
+  if (status.value === undefined) return null;
+  return (
+    <Dialog title={t('modelDetails')}>
+      <ModelFacts />
+    </Dialog>
+  );
+}
+
+/** What the model is, what it needs, and where its blocks run. */
+export function ModelFacts() {
   const known = status.value;
   if (known === undefined) return null;
   const { memory, requests } = known;
@@ -20,7 +30,7 @@ export function ModelDialog() {
     [t('version'), known.version],
   ];
   return (
-    <Dialog title={t('modelDetails')}>
+    <>
       <dl class="facts">
         {rows.map(([name, value]) => (
           <div key={name}>
@@ -41,6 +51,6 @@ export function ModelDialog() {
           </li>
         ))}
       </ul>
-    </Dialog>
+    </>
   );
 }

@@ -4,6 +4,7 @@ import type { Chat } from '../chat';
 import type { Conversation } from '../conversation';
 import { chooseLanguage, LANGUAGE_NAMES, type Language, language, type TextKey, t } from '../i18n';
 import { exportFile, importFile, search, startNew } from '../library';
+import { shell } from '../shell';
 import { conversations, dialog, listOpen } from '../state';
 import { chooseTheme, THEMES, type Theme, theme } from '../theme';
 import { focusMessage } from './App';
@@ -166,13 +167,15 @@ function SidebarFoot() {
             </option>
           ))}
         </select>
-        <IconButton
-          icon={Keyboard}
-          label={t('shortcuts')}
-          onClick={() => {
-            dialog.value = 'shortcuts';
-          }}
-        />
+        {shell.keyboard && (
+          <IconButton
+            icon={Keyboard}
+            label={t('shortcuts')}
+            onClick={() => {
+              dialog.value = 'shortcuts';
+            }}
+          />
+        )}
       </div>
     </div>
   );

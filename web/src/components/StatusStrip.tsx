@@ -1,17 +1,12 @@
 import { formatBytes, formatNumber, t } from '../i18n';
+import { shell } from '../shell';
 import { contextUsed, dialog, live, messages, reachable, status } from '../state';
 import { BlockStrip } from './BlockStrip';
 
 /** One quiet line under the message field: speed, context, memory, blocks. */
 export function StatusStrip() {
   const known = status.value;
-  if (!reachable.value) {
-    return (
-      <p class="strip offline" role="alert">
-        {t('offline')}
-      </p>
-    );
-  }
+  if (!reachable.value) return <shell.Offline />;
   if (known === undefined) return <p class="strip" />;
   return (
     <div class="strip">

@@ -2,6 +2,7 @@ import { ArrowDown } from 'lucide-preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { Chat } from '../chat';
 import { type TextKey, t } from '../i18n';
+import { shell } from '../shell';
 import { current, live, messages, status } from '../state';
 import { IconButton } from './IconButton';
 import { AnswerView, QuestionView } from './MessageView';
@@ -82,6 +83,7 @@ const SUGGESTIONS: TextKey[] = ['suggestion1', 'suggestion2', 'suggestion3'];
 function EmptyThread({ chat }: { chat: Chat }) {
   const plain = status.value !== undefined && !status.value.template;
   const host = chat.remoteHost;
+  if (shell.Welcome && shell.needsWelcome?.()) return <shell.Welcome />;
   return (
     <div class="empty">
       <h2>{t('emptyTitle')}</h2>

@@ -26,6 +26,7 @@ export const en = {
   exportAll: 'Export all',
   import: 'Import',
   imported: 'Conversations imported: {count}',
+  exportFailed: 'The file was not saved: {reason}',
   importFailed: 'This file was not imported: {reason}',
   replaced: 'Later messages were replaced',
   today: 'Today',

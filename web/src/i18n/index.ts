@@ -9,6 +9,7 @@ export type Language = 'en' | 'zh';
 
 export const LANGUAGE_NAMES: Record<Language, string> = { en: 'English', zh: '中文' };
 const TEXTS: Record<Language, Record<TextKey, string>> = { en, zh };
+const replaced: Record<Language, Partial<Record<TextKey, string>>> = { en: {}, zh: {} };
 const CHOICE = 'pocketglm.language';
 
 export const language = signal<Language>(initialLanguage(localStorage.getItem(CHOICE), navigator.languages));
@@ -27,9 +28,20 @@ export function chooseLanguage(name: Language): void {
   language.value = name;
 }
 
+/** Other words for some texts, where the page runs in another place. Before the page is shown. */
+export function replaceTexts(texts: Record<Language, Partial<Record<TextKey, string>>>): void {
+  Object.assign(replaced.en, texts.en);
+  Object.assign(replaced.zh, texts.zh);
+}
+
 /** A text; reading it inside a component subscribes the component to the language. */
 export function t(key: TextKey, values: Record<string, string | number> = {}): string {
-  return TEXTS[language.value][key].replace(/\{(\w+)\}/g, (_, name: string) => String(values[name] ?? ''));
+  return filled(replaced[language.value][key] ?? TEXTS[language.value][key], values);
+}
+
+/** A text with its `{name}`s filled in. */
+export function filled(text: string, values: Record<string, string | number>): string {
+  return text.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name] ?? ''));
 }
 
 /** A number in the language's own way, with this many digits after the point. */

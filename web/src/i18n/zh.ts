@@ -26,6 +26,7 @@ export const zh: Record<TextKey, string> = {
   exportAll: '全部导出',
   import: '导入',
   imported: '已导入 {count} 个对话',
+  exportFailed: '文件未保存：{reason}',
   importFailed: '未能导入此文件：{reason}',
   replaced: '之后的消息已被替换',
   today: '今天',
