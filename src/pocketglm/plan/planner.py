@@ -11,7 +11,7 @@ kept and blocks give way; one that is left open gives way to blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -141,7 +141,7 @@ class _Planner:
     # ---- limits ----
 
     def _limit_of_ram(self, machine: Machine, limits: Limits) -> int:
-        if limits.memory is not None:
+        if limits.memory is not None and limits.memory <= machine.free_memory:
             self._say(f"RAM: {_size(limits.memory)} are allowed")
             return limits.memory
         left = max(LEAST_MARGIN, machine.free_memory // MARGIN)
@@ -192,10 +192,12 @@ class _Planner:
         return kv, context
 
     def _share(self, kv: KVType) -> int:
-        """Tokens whose cache takes one part in `CACHE_SHARE` of the memory."""
-        memory = self._ram_limit + self._gpu_limit
-        fits = memory // CACHE_SHARE // kv_bytes_per_token(self._spec, kv)
-        return min(self._spec.max_context, max(LEAST_CONTEXT, fits))
+        """Tokens whose cache takes one part in `CACHE_SHARE` of the memory, or the most that leave room for
+        the rest; `LEAST_CONTEXT` at least."""
+        least, memory = min(LEAST_CONTEXT, self._spec.max_context), self._ram_limit + self._gpu_limit
+        share = memory // CACHE_SHARE // kv_bytes_per_token(self._spec, kv)
+        most = min(self._spec.max_context, max(least, share))
+        return _largest(lambda context: self._fits_somehow(kv, context), least, most)
 
     def _fits_somehow(self, kv: KVType, context: int) -> bool:
         return any(self._fits(placement, context) for placement in self._least_placements(kv))
@@ -210,11 +212,7 @@ class _Planner:
         disk, since memory is better spent on blocks otherwise."""
         if placement.count("disk"):
             return context
-        low, high = context, self._spec.max_context
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._fits(placement, middle) else (low, middle - 1)
-        return low
+        return _largest(lambda wider: self._fits(placement, wider), context, self._spec.max_context)
 
     def _say_context(self, kv: KVType, context: int) -> None:
         per_token = kv_bytes_per_token(self._spec, kv)
@@ -269,7 +267,9 @@ class _Planner:
     def _on_gpu(self, count: int, kv: KVType) -> Placement:
         """The first `count` blocks on the GPU, with all of them the head too."""
         backend = None if self._gpu is None or not count else self._gpu.backend
-        settings: dict[str, Any] = {"kv": kv, "gpu_backend": backend, "memory": self._limits.memory}
+        settings: dict[str, Any] = {"kv": kv, "gpu_backend": backend}
+        if self._limits.memory is not None:
+            settings["memory"] = self._ram_limit
         if count and self._limits.gpu_memory is not None:
             settings["gpu_memory"] = self._gpu_limit
         return Placement.first_on_gpu(self._spec.num_blocks, count, **settings)
@@ -308,8 +308,8 @@ class _Planner:
         )
         asked = self._limits.context is not None
         return ResourceError(
-            f"{_size(self._ram_limit)} of RAM are too little, at least {_size(least + LIMIT_MARGIN)} are needed "
-            f"for {context} tokens of context, with every block read from disk",
+            f"{_size(self._ram_limit)} of RAM are too little, at least {_size(least + LIMIT_MARGIN)} are "
+            f"needed for {context} tokens of context, with every block read from disk",
             hint="allow more memory, or convert with fewer bits"
             + (", or take a shorter --context, or --kv int8" if asked else ""),
         )
@@ -340,6 +340,14 @@ class _Planner:
 def spread_evenly(count: int, number: int) -> Iterable[int]:
     """`number` of `count` indices, far from one another, as the native engine chooses them."""
     return [i for i in range(count) if (i + 1) * number // count > i * number // count]
+
+
+def _largest(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """The largest number from `low` to `high` that fits; `low` where none does."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def _size(size: int) -> str:
