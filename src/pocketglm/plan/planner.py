@@ -192,12 +192,13 @@ class _Planner:
         return kv, context
 
     def _share(self, kv: KVType) -> int:
-        """Tokens whose cache takes one part in `CACHE_SHARE` of the memory, or the most that leave room for
-        the rest; `LEAST_CONTEXT` at least."""
-        least, memory = min(LEAST_CONTEXT, self._spec.max_context), self._ram_limit + self._gpu_limit
-        share = memory // CACHE_SHARE // kv_bytes_per_token(self._spec, kv)
-        most = min(self._spec.max_context, max(least, share))
-        return _largest(lambda context: self._fits_somehow(kv, context), least, most)
+        """Tokens whose cache takes one part in `CACHE_SHARE` of what the process, the head and the least
+        context leave; `LEAST_CONTEXT` at least."""
+        least = min(LEAST_CONTEXT, self._spec.max_context)
+        whole = self._streamed(self._on_gpu(0, kv), self._spec.num_blocks)
+        left = self._ram_limit + self._gpu_limit - self._reserved(whole, least)
+        tokens = max(0, left) // CACHE_SHARE // kv_bytes_per_token(self._spec, kv)
+        return min(self._spec.max_context, least + tokens)
 
     def _fits_somehow(self, kv: KVType, context: int) -> bool:
         return any(self._fits(placement, context) for placement in self._least_placements(kv))

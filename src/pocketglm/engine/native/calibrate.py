@@ -1,14 +1,13 @@
 """What the machine does for the native engine: bandwidths, and the times of a package's own blocks.
 
-Enters: a package and a number of threads. Leaves: `Bandwidths` and `Rates`, medians of short runs, one to
-three seconds in all. Up to `MEASURED_BYTES` of blocks are run: enough not to fit into a cache.
+Enters: a package and a number of threads. Leaves: `Bandwidths` and `Rates` from short runs, a few
+seconds in all. Up to `MEASURED_BYTES` of blocks are run: enough not to fit into a cache.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -47,7 +46,7 @@ def measure_bandwidths(package: Package, threads: int) -> Bandwidths:
     reads = [len(memory) / _kernels.time_read(memory, threads) for _ in range(ROUNDS)]
     dots = [_kernels.dot_product_rate(DOT_ROUNDS, threads) for _ in range(ROUNDS)]
     files = [package.path / block_file(index) for index in measured_blocks(package)]
-    return Bandwidths(statistics.median(reads), disk_rate(files), statistics.median(dots))
+    return Bandwidths(max(reads), disk_rate(files), max(dots))
 
 
 def measured_blocks(package: Package) -> range:
@@ -110,7 +109,7 @@ class _Clock:
 
     def step(self, sequence: int) -> float:
         """Seconds of a pass of one row."""
-        return _median_seconds(lambda: self._forward(sequence, 1))
+        return _usual_seconds(lambda: self._forward(sequence, 1))
 
     def prefill(self) -> tuple[float, float]:
         """Seconds of a row among many, and what a position cached before them adds."""
@@ -129,8 +128,11 @@ class _Clock:
     def positions(self) -> float:
         """Seconds that a cached position adds to a pass of one row. Long and short passes take turns, so
         that other work on the machine meets both."""
-        pairs = [(self.step(1), self.step(0)) for _ in range(3)]
-        return max(0.0, statistics.median(long - short for long, short in pairs)) / self.filled
+        long, short = [], []
+        for _ in range(3):
+            long.append(self.step(1))
+            short.append(self.step(0))
+        return max(0.0, min(long) - min(short)) / self.filled
 
     def _forward(self, sequence: int, rows: int) -> None:
         start = self._stage.length(sequence)
@@ -162,9 +164,9 @@ def _head_and_step(package: Package, threads: int) -> tuple[float, float]:
     try:
         hidden = np.random.default_rng(0).standard_normal((1, package.spec.hidden_size), np.float32)
         head.logits(hidden)
-        head_s = _median_seconds(lambda: head.logits(hidden))
+        head_s = _usual_seconds(lambda: head.logits(hidden))
         logits = head.logits(hidden)
-        return head_s, _median_seconds(lambda: (embed(package, [1]), logits[-1].argmax()))
+        return head_s, _usual_seconds(lambda: (embed(package, [1]), logits[-1].argmax()))
     finally:
         head.release()
 
@@ -197,11 +199,16 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _median_seconds(run: Callable[[], object]) -> float:
+def _usual_seconds(run: Callable[[], object]) -> float:
     found: list[float] = []
     while len(found) < 3 or (sum(found) < LEAST_SECONDS and len(found) < MOST_STEPS):
         found.append(_seconds(run))
-    return statistics.median(found)
+    return _usual(found)
+
+
+def _usual(seconds: list[float]) -> float:
+    """The first quarter of times: others at work on the machine make some of them longer, none shorter."""
+    return sorted(seconds)[len(seconds) // 4]
 
 
 def _touched(size: int) -> NDArray[np.uint8]:
