@@ -97,7 +97,7 @@ def place(package: Package, placement: Placement, settings: LoadSettings) -> Ass
         loader = _Loader(package, placed_parts(placement), settings, placement.kv, placement)
         try:
             return loader.load()
-        except _GpuTooSmall as error:
+        except _TooLittleOnGpuError as error:
             placement = fewer_on_gpu(placement, error.cause)
 
 
@@ -114,7 +114,7 @@ def fewer_on_gpu(placement: Placement, error: DeviceMemoryError) -> Placement:
 
 
 def placed_parts(placement: Placement) -> list[Part]:
-    """The stages in the order of their blocks, then the head. Raises `EngineError` for what an engine lacks."""
+    """Stages in the order of their blocks, then the head. Raises `EngineError` for what an engine lacks."""
     if placement.head == "gpu":
         head = Part(get_engine(placement.gpu_engine), None, placement.gpu_backend, True)
     else:
@@ -167,7 +167,7 @@ def _moved(before: Placement, after: Placement) -> str:
     return ", ".join(moved)
 
 
-class _GpuTooSmall(Exception):
+class _TooLittleOnGpuError(Exception):
     def __init__(self, cause: DeviceMemoryError) -> None:
         super().__init__(str(cause))
         self.cause = cause
@@ -238,7 +238,7 @@ class _Loader:
             try:
                 self._load_part(part, options)
             except DeviceMemoryError as error:
-                raise _GpuTooSmall(error) from error
+                raise _TooLittleOnGpuError(error) from error
             taken += self._need(part, options)
 
     def _load_in_memory(self, budget: MemoryBudget) -> None:
