@@ -19,15 +19,12 @@ from pocketglm.engine.contract import Batch, Segment, embed
 from pocketglm.engine.positions import PositionTracker
 from pocketglm.errors import ContextError, InputError
 from pocketglm.generate.session_file import SavedSession, read_session, write_session
+from pocketglm.plan.python_memory import CHUNK_ROWS as CHUNK_ROWS
 
 if TYPE_CHECKING:
     from pocketglm.generate.model import Model
 
 Float32 = NDArray[np.float32]
-
-CHUNK_ROWS = 512
-"""Rows of a long prompt computed at once: enough to make matrix products efficient, few enough that
-the widest activations (2 x 13696 float32 a row in ChatGLM2-6B) stay below 60 MB."""
 
 
 class Session:
