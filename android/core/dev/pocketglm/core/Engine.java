@@ -46,6 +46,10 @@ final class Engine {
     Engine(List<String> command, File folder, Listener listener) throws IOException {
         this.listener = listener;
         process = new ProcessBuilder(command).directory(folder).start();
+    }
+
+    /** From now on the pipes move, and the listener hears. */
+    void begin() {
         Named.start("engine-input", new Runnable() {
             @Override
             public void run() {

@@ -33,6 +33,7 @@ final class EngineSession implements Engine.Listener {
         this.runner = runner;
         this.outbox = outbox;
         engine = new Engine(platform.engineCommand(), platform.files(), this);
+        engine.begin(); // only now: what it calls needs the field
     }
 
     String loaded() {
