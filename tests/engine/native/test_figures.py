@@ -82,7 +82,7 @@ def test_impossible_passes_are_refused(package: Package, sizes: tuple[int, int, 
 
 def test_a_calibration_measures_everything(package: Package) -> None:
     bandwidths = measure_bandwidths(package, 2)
-    assert min(bandwidths.read, bandwidths.disk, bandwidths.dot) > 1e6
+    assert min(bandwidths.read, bandwidths.disk, bandwidths.dot) > 0
     rates = measure_rates(package, 2, bandwidths)
     assert min(rates.block_s, rates.row_s, rates.head_s, rates.step_s, rates.streamed) > 0
     assert set(rates.position_s) == set(KV_TYPES)
