@@ -16,15 +16,10 @@ from generate.tiny_models import BEGIN, CAUSAL, PREFIXED, write_tiny
 from pocketglm.engine.contract import EngineOptions
 from pocketglm.engine.native.memory_plan import cache_bytes, plan_memory, work_bytes
 from pocketglm.errors import EngineError, InputError
-from pocketglm.generate.memory_budget import (
-    LEAST_CONTEXT,
-    anonymous_bytes,
-    plan_budget,
-    resident_bytes,
-    rows_at_once,
-)
+from pocketglm.generate.memory_budget import anonymous_bytes, plan_budget, resident_bytes
 from pocketglm.generate.model import load
 from pocketglm.plan.kv_cache import kv_bytes_per_token
+from pocketglm.plan.python_memory import LEAST_CONTEXT, rows_at_once
 from pocketglm.quantize.formats import WeightFormat
 
 MIB = 1 << 20

@@ -11,23 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketglm.architecture.spec import ModelSpec
-from pocketglm.generate.session import CHUNK_ROWS
 from pocketglm.plan.kv_cache import KVType, kv_bytes_per_token
-
-CACHE_SHARE = 4
-"""Without a context asked for, KV caches get one part in this many of the limit."""
-
-LEAST_CONTEXT = 256
-"""Tokens: fewer hold no question and answer."""
-
-INTERPRETER_BYTES = 32 << 20
-"""What Python comes to hold after the start: modules imported later, and what its allocator keeps back."""
-
-HIDDEN_COPIES = 4
-"""Arrays of [rows, hidden] alive at once between embedding and head."""
-
-LOGITS_COPIES = 8
-"""Arrays of [vocab] float64 alive at once while a token is drawn."""
+from pocketglm.plan.python_memory import CACHE_SHARE, LEAST_CONTEXT, python_bytes
 
 
 @dataclass(frozen=True)
@@ -46,17 +31,12 @@ def plan_budget(
         fits = memory // CACHE_SHARE // kv_bytes_per_token(spec, kv)
         context = max(LEAST_CONTEXT, fits)
     limited = context_limit(spec, context)
-    return MemoryBudget(limited, resident_bytes() + _python_bytes(spec, limited, logits_rows))
+    return MemoryBudget(limited, resident_bytes() + python_bytes(spec, limited, logits_rows))
 
 
 def context_limit(spec: ModelSpec, context: int | None) -> int:
     """The model's context, or less where less is asked for."""
     return spec.max_context if context is None else min(context, spec.max_context)
-
-
-def rows_at_once(spec: ModelSpec, context: int) -> int:
-    """Rows of the largest pass: a bidirectional context is computed in one piece."""
-    return context if spec.prefix_tokens is not None else min(CHUNK_ROWS, context)
 
 
 def resident_bytes() -> int:
@@ -82,9 +62,3 @@ def status_bytes(name: str) -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
-
-
-def _python_bytes(spec: ModelSpec, context: int, logits_rows: int) -> int:
-    hidden = 4 * spec.hidden_size * rows_at_once(spec, context) * HIDDEN_COPIES
-    logits = spec.vocab_size * (4 * logits_rows + 8 * LOGITS_COPIES)
-    return INTERPRETER_BYTES + hidden + logits

@@ -1,12 +1,13 @@
 """Tokenizers, texts and conversations on which the page in JavaScript must agree with Python.
 
 Leaves: a JSON-like value with what Python makes of them; `web/tests/phone/parity.test.ts` reads it in
-Node, and `test_parity.py` gives it to the built page's worker in the browser.
+Node, and `test_parity.py` gives a part of it to the built page's worker in the browser.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -74,6 +75,51 @@ CONVERSATIONS: list[list[dict[str, Any]]] = [
     ],
     [{"role": "nobody", "content": "x"}],
 ]
+
+LARGE_BYTES = 1 << 18
+EMOJI = [
+    "😀",
+    "👨\u200d👩\u200d👧\u200d👦",
+    "🏳️\u200d🌈",
+    "👍🏽",
+    "🇨🇳🇪🇸",
+    "❤️\u200d🔥",
+    "1️⃣",
+    "\u200d",
+    "\ufe0f",
+]
+MARKS = ["e\u0301", "a\u0308\u0323", "z\u0335\u0336", "\u0301", "각", "\u1112\u1161\u11ab", "ཀྵ", "क्षि", "กำ"]
+WHITESPACE = [
+    " ",
+    "  ",
+    "\t",
+    "\n",
+    "\r\n",
+    "\r",
+    "\x0b",
+    "\x0c",
+    "\x85",
+    "\xa0",
+    "\u2009",
+    "\u2028",
+    "\u3000",
+    "\ufeff",
+]
+
+
+def large_text(special: Sequence[str], least_bytes: int = LARGE_BYTES) -> str:
+    """Chinese, English, code, emoji, combining marks, odd blanks and special tokens' texts, mixed."""
+    source = random.Random(20)
+    ordinary = [*MIXED_TEXTS[:-1], *random_texts(300, seed=12)]
+    parts: list[str] = []
+    size = 0
+    while size < least_bytes:
+        kind = source.choice((ordinary, ordinary, ordinary, EMOJI, MARKS, WHITESPACE, special))
+        part = source.choice(kind) * (source.randrange(1, 9) if kind is WHITESPACE else 1)
+        parts.append(part)
+        size += len(part.encode())
+    return "".join(parts)
+
 
 DATES = "{{ strftime_now('%d %b %Y %B %A %a %H:%M:%S %I%p %y %j %%') }}{{ range(2, 9, 3) | list | length }}"
 
@@ -157,7 +203,14 @@ def tokenizer_case(name: str, text: str, texts: Sequence[str] = TEXTS) -> dict[s
         "special": special,
         "decoded": [tokenizer.decode(ids) for ids in plain],
         "noise": [(ids, tokenizer.decode(ids)) for ids in _noise(tokenizer.vocab_size)],
+        "pieces": _pieces(tokenizer, plain[-1]),
     }
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """The text that each token adds, and what the end adds."""
+    stream = tokenizer.stream()
+    return [*(stream.push(token) for token in ids), stream.finish()]
 
 
 def _noise(vocab_size: int) -> list[list[int]]:
@@ -206,6 +259,3 @@ def all_templates(tokenizer_json: str) -> list[dict[str, Any]]:
 
 def write_cases(path: Path, tokenizers: Sequence[Any], templates: Sequence[Any]) -> None:
     path.write_text(json.dumps({"tokenizers": tokenizers, "templates": templates}), encoding="utf-8")
-
-
-__all__ = ["TEXTS", "all_templates", "small_tokenizers", "template_case", "tokenizer_case", "write_cases"]

@@ -15,6 +15,7 @@ interface TokenizerCase {
   special: number[][];
   decoded: string[];
   noise: [number[], string][];
+  pieces: string[];
 }
 
 interface TemplateCase {
@@ -41,6 +42,9 @@ describe.skipIf(path === undefined)('as Python', () => {
       expect(tokenizer.decode(entry.plain[index] ?? [])).toBe(entry.decoded[index]);
     }
     for (const [ids, text] of entry.noise) expect(tokenizer.decode(ids)).toBe(text);
+    const stream = tokenizer.stream();
+    const last = entry.plain.at(-1) ?? [];
+    expect([...last.map((id) => stream.push(id)), stream.finish()]).toEqual(entry.pieces);
   });
 
   it.each(cases.templates)('template $name', (entry) => {

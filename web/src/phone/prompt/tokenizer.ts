@@ -2,7 +2,7 @@
 //
 // The parts of @huggingface/tokenizers that agree with the Python library are used (byte-pair merging,
 // translation of patterns, byte-level characters); the order of work and the rest is here.
-// docs/guides/phone-page.md lists the differences.
+// docs/decisions/0018-tokenizer-in-the-page.md lists the differences.
 
 import { AddedTokens } from './added';
 import { type Cut, cutterOf } from './cutting';

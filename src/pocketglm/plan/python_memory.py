@@ -1,0 +1,47 @@
+"""What Python holds beside an engine: arrays of a pass, logits, and what the interpreter comes to hold.
+
+Enters: a spec and a context. Leaves: bytes.
+"""
+
+from __future__ import annotations
+
+from pocketglm.architecture.spec import ModelSpec
+
+CHUNK_ROWS = 512
+"""Rows of a long prompt computed at once: enough to make matrix products efficient, few enough that
+the widest activations (2 x 13696 float32 a row in ChatGLM2-6B) stay below 60 MB."""
+
+CACHE_SHARE = 4
+"""Without a context asked for, KV caches get one part in this many of a memory limit."""
+
+LEAST_CONTEXT = 256
+"""Tokens: fewer hold no question and answer."""
+
+INTERPRETER_BYTES = 32 << 20
+"""What Python comes to hold after the start: modules imported later, and what its allocator keeps back."""
+
+HIDDEN_COPIES = 4
+"""Arrays of [rows, hidden] alive at once between embedding and head."""
+
+LOGITS_COPIES = 8
+"""Arrays of [vocab] float64 alive at once while a token is drawn."""
+
+
+def rows_at_once(spec: ModelSpec, context: int) -> int:
+    """Rows of the largest pass: a bidirectional context is computed in one piece."""
+    return context if spec.prefix_tokens is not None else min(CHUNK_ROWS, context)
+
+
+def python_bytes(spec: ModelSpec, context: int, logits_rows: int) -> int:
+    """At most, beside what the process holds when the model is loaded."""
+    return INTERPRETER_BYTES + pass_bytes(spec, context) + sampling_bytes(spec, logits_rows)
+
+
+def pass_bytes(spec: ModelSpec, context: int) -> int:
+    """Hidden states of the largest pass."""
+    return 4 * spec.hidden_size * rows_at_once(spec, context) * HIDDEN_COPIES
+
+
+def sampling_bytes(spec: ModelSpec, logits_rows: int) -> int:
+    """Logits, and what it takes to draw a token from one row of them."""
+    return spec.vocab_size * (4 * logits_rows + 8 * LOGITS_COPIES)
