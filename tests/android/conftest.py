@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from android.apk import ENGINE, build_apk, command, extract
 from android.java_process import DesktopHost, Probe, compile_java
 
 
@@ -26,3 +27,15 @@ def host(classes: Path, tmp_path: Path) -> Iterator[DesktopHost]:
     """Without an engine."""
     with DesktopHost(classes, tmp_path / "files") as program:
         yield program
+
+
+@pytest.fixture(scope="session")
+def apk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_apk(tmp_path_factory.mktemp("apk") / "pocketglm.apk")
+
+
+@pytest.fixture(scope="session")
+def phone_engine(apk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine's program out of the signed APK. Skips where nothing runs it."""
+    command("qemu-aarch64")
+    return extract(apk, ENGINE, tmp_path_factory.mktemp("engine"))
