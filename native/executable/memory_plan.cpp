@@ -13,13 +13,14 @@ constexpr std::int64_t PAGE_POSITIONS = 64, VALUE_MULTIPLE = 16, SLICE_ROWS = 51
 // Work memory of one thread at most.
 constexpr std::int64_t SCRATCH_BYTES = 12 << 20;
 
-std::int64_t cache_bytes(const ModelSpec& spec, int kv_type, std::int64_t context) {
+// Unsigned: a manifest's largest numbers run over, and must not end the program.
+std::uint64_t cache_bytes(const ModelSpec& spec, int kv_type, std::int64_t context) {
     const std::int64_t element = kv_type == PGLM_KV_FLOAT32 ? 4 : kv_type == PGLM_KV_INT8 ? 1 : 2;
     const std::int64_t value_stride = (spec.head_dim + VALUE_MULTIPLE - 1) / VALUE_MULTIPLE * VALUE_MULTIPLE;
     const std::int64_t scales = kv_type == PGLM_KV_INT8 ? 8 : 0;
     const std::int64_t tile = PAGE_POSITIONS * (element * (spec.head_dim + value_stride) + scales);
     const std::int64_t pages = (context + PAGE_POSITIONS - 1) / PAGE_POSITIONS + 1;
-    return pages * tile * spec.num_blocks * spec.num_kv_heads;
+    return static_cast<std::uint64_t>(pages) * tile * spec.num_blocks * spec.num_kv_heads;
 }
 
 std::int64_t work_bytes(const ModelSpec& spec, std::int64_t context, int threads) {
@@ -38,8 +39,8 @@ std::int64_t work_bytes(const ModelSpec& spec, std::int64_t context, int threads
 }  // namespace
 
 std::uint64_t bytes_beside_weights(const ModelSpec& spec, int kv_type, std::int64_t context, int threads) {
-    return static_cast<std::uint64_t>(cache_bytes(spec, kv_type, context) +
-                                      work_bytes(spec, context, threads));
+    const std::uint64_t work = work_bytes(spec, context, threads);
+    return cache_bytes(spec, kv_type, context) + work;
 }
 
 }  // namespace pocketglm::executable

@@ -1,4 +1,4 @@
-// What the engine takes beside weights, before it takes it: src/pocketglm/engine/native/memory_plan.py in C++.
+// What the engine takes beside weights, before it takes it: src/pocketglm/plan/native_memory.py in C++.
 #pragma once
 
 #include <cstdint>
