@@ -5,8 +5,10 @@ Enters: a device. Leaves: `Operations`. Triton is imported only where its kernel
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -67,10 +69,11 @@ PLAIN = Operations(plain, PlainPass.of, kernels=False)
 def choose_operations(device: torch.device, kernels: bool | None) -> Operations:
     """Triton's kernels or plain PyTorch; None leaves the choice to the device.
 
-    Raises `MissingExtraError` where kernels are demanded and Triton cannot be imported.
+    Raises `MissingExtraError` where kernels are demanded and Triton cannot be imported. Where they are not
+    demanded and cannot run, a warning says so.
     """
     if kernels is None:
-        kernels = has_tensor_cores(device) and _triton_error() is None
+        kernels = has_tensor_cores(device) and _triton_error() is None and kernels_run(device)
     if not kernels:
         return PLAIN
     if (error := _triton_error()) is not None:
@@ -84,6 +87,19 @@ def choose_operations(device: torch.device, kernels: bool | None) -> Operations:
 def has_tensor_cores(device: torch.device) -> bool:
     """Whether the device is a GPU whose tensor cores Triton uses."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
+
+
+@lru_cache
+def kernels_run(device: torch.device) -> bool:
+    """Whether a small kernel runs on the device. Triton also needs a C compiler, for its launchers."""
+    from pocketglm.engine.torch.kernels.linear import half_rows
+
+    try:
+        half_rows(torch.ones(1, 16, device=device), 16, split_pairs=False)[0].cpu()
+    except Exception as error:  # of many kinds: the compiler's, the driver's, the operating system's
+        warnings.warn(f"plain PyTorch is used on {device}: Triton fails ({error})", stacklevel=2)
+        return False
+    return True
 
 
 def _triton_error() -> ImportError | None:

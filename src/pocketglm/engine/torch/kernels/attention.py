@@ -1,7 +1,7 @@
 """Attention over the pages of KV caches, which are read where they lie.
 
 Enters: queries of a pass, and the addresses of its sequences' pages. Leaves: attended values. Softmax is
-taken page by page with a running maximum (FlashAttention: Dao et al., 2022, arXiv:2205.14135). Where a
+taken piece by piece with a running maximum (FlashAttention: Dao et al., 2022, arXiv:2205.14135). Where a
 pass has few rows, the columns of a row are split over several programs, whose results `_combine` joins.
 The oracle is `plain.attention`.
 """
@@ -24,7 +24,11 @@ LEAST_TILE = 16
 """Rows and heads of one program where each sequence has one row: the least that a tensor core takes."""
 
 LARGEST_TILE = 64
-"""The same for a prompt."""
+"""The same for a prompt, where the cache's type lets tensor cores multiply."""
+
+COLUMN_BYTES = 16 << 10
+"""Keys that a program holds at a time, and values: with the queries and two stages of loading they stay
+within the 99 KiB of shared memory that consumer GPUs have."""
 
 MOST_SPLITS = 32
 """Programs that share a row: joining more costs more than it saves."""
@@ -34,7 +38,7 @@ def tile_rows(layout: CacheLayout, most_rows: int) -> int:
     """Rows of one program, in a pass whose longest segment has `most_rows`; the rest of its tile are the
     query heads that share a KV head."""
     group = next_power_of_two(layout.spec.num_heads // layout.spec.num_kv_heads)
-    tile = LEAST_TILE if most_rows == 1 else LARGEST_TILE
+    tile = LEAST_TILE if most_rows == 1 or layout.kv == "float32" else LARGEST_TILE
     return max(1, tile // group)
 
 
@@ -42,6 +46,12 @@ def splits(layout: CacheLayout, tiles: int, pages: int) -> int:
     """Programs that share one tile's columns, so that two lie on every processor."""
     programs = tiles * layout.spec.num_kv_heads
     return max(1, min(-(-2 * processors(layout.device) // programs), pages, MOST_SPLITS))
+
+
+def columns_at_once(layout: CacheLayout) -> int:
+    """Columns of one step: a page, or less where heads are wide."""
+    column = next_power_of_two(layout.spec.head_dim) * (4 if layout.kv == "float32" else 2)
+    return max(16, min(PAGE_POSITIONS, COLUMN_BYTES // column))
 
 
 def attention(
@@ -90,6 +100,7 @@ def attention(
         ROWS=rows_at_once,
         TILE=max(LEAST_TILE, rows_at_once * head_tile),
         PARTS=parts,
+        COLUMNS=columns_at_once(layout),
         PAGE=PAGE_POSITIONS,
         FIELDS=SEGMENT_FIELDS,
         BLOCK=max(16, next_power_of_two(size)),
@@ -129,6 +140,7 @@ def _attention(
     ROWS: tl.constexpr,
     TILE: tl.constexpr,
     PARTS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     PAGE: tl.constexpr,
     FIELDS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -147,7 +159,9 @@ def _attention(
     place = tl.arange(0, BLOCK)
     inside = place < head_dim
     query = tl.load(
-        queries + target[:, None] * head_dim + place[None, :], mask=known[:, None] & inside[None, :], other=0.0
+        queries + target[:, None] * head_dim + place[None, :],
+        mask=known[:, None] & inside[None, :],
+        other=0.0,
     )
     query *= scale
     if KV != "float32":
@@ -156,22 +170,23 @@ def _attention(
     low = 0
     if WINDOWED:
         low = tl.where(prefix > 0, 0, tl.maximum(0, start + begin + 1 - window))
-    low_page = low // PAGE
-    pages = tl.cdiv(high, PAGE) - low_page
-    share = tl.cdiv(pages, PARTS)
-    first_page = low_page + part * share
-    last_page = tl.minimum(first_page + share, low_page + pages)
+    low_step = low // COLUMNS
+    steps = tl.cdiv(high, COLUMNS) - low_step
+    share = tl.cdiv(steps, PARTS)
+    first_step = low_step + part * share
+    last_step = tl.minimum(first_step + share, low_step + steps)
 
     peak = tl.full([TILE], float("-inf"), dtype=tl.float32)
     total = tl.zeros([TILE], dtype=tl.float32)
     mixed = tl.zeros([TILE, BLOCK], dtype=tl.float32)
-    step = tl.arange(0, PAGE)
-    key_line = (block * 2 * kv_heads + kv_head) * PAGE + step
-    value_line = key_line + kv_heads * PAGE
-    for page in range(first_page, last_page):
-        address = tl.load(segment + FIELDS + page)
+    offset = tl.arange(0, COLUMNS)
+    first_line = (block * 2 * kv_heads + kv_head) * PAGE
+    for step in range(first_step, last_step):
+        column = step * COLUMNS + offset
+        address = tl.load(segment + FIELDS + step * COLUMNS // PAGE)
         codes = page_codes(address, KV)
-        column = page * PAGE + step
+        key_line = first_line + step * COLUMNS % PAGE + offset
+        value_line = key_line + kv_heads * PAGE
         filled = (column < high)[:, None] & inside[None, :]  # past the end a page may hold anything
         keys = tl.load(codes + key_line.to(tl.int64)[:, None] * head_dim + place, mask=filled, other=0)
         values = tl.load(codes + value_line.to(tl.int64)[:, None] * head_dim + place, mask=filled, other=0)
@@ -181,7 +196,7 @@ def _attention(
             value_scale = tl.load(scales + value_line, mask=column < high, other=0.0)
             keys = (keys.to(tl.float32) * key_scale[:, None]).to(tl.float16)
             values = (values.to(tl.float32) * value_scale[:, None]).to(tl.float16)
-        scores = tl.dot(query, tl.trans(keys), input_precision="ieee")  # [TILE, PAGE]
+        scores = tl.dot(query, tl.trans(keys), input_precision="ieee")  # [TILE, COLUMNS]
         visible = column[None, :] <= start + row[:, None]
         if WINDOWED:
             visible &= column[None, :] > start + row[:, None] - window

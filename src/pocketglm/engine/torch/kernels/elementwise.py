@@ -152,9 +152,7 @@ def _residual_norm(
 
 
 @triton.jit
-def _activation(
-    x: tl.tensor, output: tl.tensor, size: int, GATED: tl.constexpr, BLOCK: tl.constexpr
-) -> None:
+def _activation(x: tl.tensor, output: tl.tensor, size: int, GATED: tl.constexpr, BLOCK: tl.constexpr) -> None:
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size

@@ -40,14 +40,17 @@ class PagedPass:
         rows_at_once = tile_rows(layout, max(counts))
         pages = max(len(caches[segment.sequence].pages) for segment in batch.segments)
         tiles = [(i, row) for i, count in enumerate(counts) for row in range(0, count, rows_at_once)]
-        arrays = (
-            rotation_of(layout.spec, batch),
-            segment_table(batch, caches, pages),
-            np.repeat(np.arange(len(counts), dtype=np.int32), counts),
-            np.array(tiles, dtype=np.int32),
+        rotation, segments, row_segments, tile_table = (
+            torch.from_numpy(array).to(layout.device)
+            for array in (
+                rotation_of(layout.spec, batch),
+                segment_table(batch, caches, pages),
+                np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+                np.array(tiles, dtype=np.int32),
+            )
         )
-        tensors = [torch.from_numpy(array).to(layout.device) for array in arrays]
-        return cls(layout, *tensors, rows_at_once, splits(layout, len(tiles), pages))
+        parts = splits(layout, len(tiles), pages)
+        return cls(layout, rotation, segments, row_segments, tile_table, rows_at_once, parts)
 
     def attend(self, qkv: Tensor, weights: DeviceWeights, index: int, window: int | None) -> Tensor:
         """Attended values [rows, heads * head_dim] of qkv [rows, q + 2 kv] in the stage's block `index`."""
