@@ -34,6 +34,7 @@ EXACT = {
     '\'{"messages": [{"role": "user", "content": "What is ice?"}], "max_tokens": 32}\'': "needs the server "
     "of the line before; tests/serve/test_api.py sends such requests",
     "make test": "is the whole test suite",
+    "make test-android": "is a part of `make test`",
     "make engine": "compiles for a minute; `make test` does it",
     "make sanitize": "compiles and tests for minutes",
     "make fuzz FUZZ_SECONDS=600": "runs for 20 minutes",
@@ -42,6 +43,8 @@ EXACT = {
     "POCKETGLM_API_KEY=secret pocketglm serve smollm2-int4 --host 0.0.0.0": "listens to other machines",
     "make web-packages": "takes npm packages from the network; is a part of `make test`",
     "make phone-page": "takes npm packages from the network; is a part of `make test`",
+    'pocketglm run smollm2-int4 "Hello" --max-tokens 8 --place gpu:0-9,ram:10-26,disk:27-29,ram:head '
+    "--backend cpu": "names the 30 blocks of SmolLM2; tests/cli/test_placing.py places those of a smaller one",
     "cd web && npm run dev": "runs until it is stopped",
 }
 PREFIXES = {
