@@ -1,7 +1,8 @@
-"""Compiles every launch of a function for GPUs that need not be there: `python compiling.py 80`.
+"""Compiles every kernel for GPUs that need not be there: `python compiling.py 86`.
 
 Triton's own compiler and NVIDIA's assembler, which Triton carries, make the machine code. Prints one line
-for each compiled kernel: its name, the bytes of shared memory it takes, and whether it uses tensor cores.
+for each compiled kernel: its name (and whether it works on a float32 cache), the bytes of shared memory
+that it takes, and whether it uses tensor cores.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def compile_instead_of_running() -> None:
         if kernel.hash not in seen:
             seen.add(kernel.hash)
             cores = "tensor-cores" if "mma" in kernel.asm["ptx"] else "-"
-            print(self.__name__, kernel.metadata.shared, cores)
+            exact = "-float32" if settings.get("KV") == "float32" else ""
+            print(f"{self.__name__}{exact}", kernel.metadata.shared, cores)
         return kernel
 
     JITFunction.run = compiled

@@ -20,6 +20,8 @@ OTHER_KERNELS = {
     "_residual_norm",
     "_activation",
     "_rotate_write",
+    "_rotate_write-float32",
+    "_attention-float32",  # its products keep float32's precision
     "_combine",
 }
 
