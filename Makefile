@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check check-web web-packages phone-page smollm2 engine sanitize fuzz install install-test bench clean
+.PHONY: demo test check check-web web-packages phone-page smollm2 engine test-android sanitize fuzz install install-test bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pocketglm demo
@@ -71,6 +71,10 @@ engine: install-test
 	@mkdir -p build
 	@$(CMAKE) -S . -B build/engine $(ENGINE_OPTIONS) > build/engine.log || (cat build/engine.log; exit 1)
 	@$(CMAKE) --build build/engine
+
+# The Android app's tests alone; `make test` runs them too.
+test-android: install-test engine
+	$(BIN)/python -m pytest tests/android
 
 # The executable's tests with the engine built to notice wrong memory accesses, undefined behaviour and races.
 # Emulated arm64 and the memory figures are left out: sanitizers have memory of their own.

@@ -5,7 +5,7 @@ Enters: the arguments of a `Stage` call. Leaves: nothing, or an `EngineError` th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -43,6 +43,15 @@ def check_open(sequence: int, lengths: Mapping[int, object]) -> None:
     """The sequence has a cache."""
     if sequence not in lengths:
         raise EngineError(f"sequence {sequence} is not open", hint="call open(sequence) first")
+
+
+def check_streamed(spec: ModelSpec, streamed: Iterable[int] | None) -> None:
+    """Blocks that are to be read from disk are blocks of the model, of this stage or another one."""
+    for index in streamed or ():
+        if type(index) is not int or not 0 <= index < spec.num_blocks:
+            raise EngineError(
+                f"block {index!r} cannot be read from disk: the model has {spec.num_blocks} blocks"
+            )
 
 
 def check_block_range(spec: ModelSpec, blocks: range) -> None:

@@ -145,7 +145,8 @@ class EngineOptions:
     engines that can keep their caches in several types; others keep their own. `memory_bytes` is what
     the process may hold in all, of which `memory_taken` is held by others already or kept back for
     them; the engine plans for KV caches of `context` tokens together (None: as it likes) and, with
-    `head_here`, for the head. `gpu_memory_bytes` is what the engine may take of a GPU's memory.
+    `head_here`, for the head. `gpu_memory_bytes` is what the process may take of a GPU's memory, of which
+    `gpu_memory_taken` is held by others already.
     `streamed_blocks` are read from disk at every pass, the others stay in memory (None: as the memory
     needs).
     """
@@ -157,6 +158,7 @@ class EngineOptions:
     memory_taken: int = 0
     context: int | None = None
     gpu_memory_bytes: int | None = None
+    gpu_memory_taken: int = 0
     streamed_blocks: frozenset[int] | None = None
     head_here: bool = True
 

@@ -17,6 +17,9 @@ ENGINES = {
 }
 """Name -> where the engine's class stands."""
 
+GPU_ENGINES = ("torch", "mnn")
+"""Engines that can compute on a GPU."""
+
 
 def engine_names() -> tuple[str, ...]:
     """Names that `get_engine` takes."""

@@ -34,11 +34,8 @@ def decode_together(sessions: Sequence[Session], tokens: Sequence[int]) -> Float
     with model.lock:
         try:
             segments = [session.extend([token]) for session, token in zip(sessions, tokens, strict=True)]
-            hidden = embed(model.package, tokens)
-            batch = Batch(tuple(segments))
-            for stage in model.stages:
-                hidden = stage.forward(hidden, batch)
-            return model.head.logits(hidden)
+            hidden = model.forward(embed(model.package, tokens), Batch(tuple(segments)))
+            return model.logits(hidden)
         except BaseException:
             for session, start in zip(sessions, starts, strict=True):
                 session.roll_back(start)

@@ -21,8 +21,9 @@ import numpy as np
 from pocketglm.engine.contract import KVType
 from pocketglm.errors import InputError
 from pocketglm.generate.batch import decode_together
+from pocketglm.generate.load_settings import Backend
 from pocketglm.generate.memory_budget import anonymous_bytes, status_bytes
-from pocketglm.generate.model import Backend, Model, load
+from pocketglm.generate.model import Model, load
 from pocketglm.generate.session import Session
 
 Progress = Callable[[str, int, int], None]

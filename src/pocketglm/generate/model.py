@@ -7,50 +7,32 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pocketglm.architecture.spec import ModelSpec
-from pocketglm.engine.contract import Engine, EngineOptions, Head, KVType, Stage
+from pocketglm.engine.contract import Batch, Engine, Float32, Head, KVState, KVType, Stage
 from pocketglm.engine.registry import default_engine, get_engine
-from pocketglm.errors import EngineError, InputError, PackageError
+from pocketglm.errors import DeviceMemoryError, InputError, PackageError
 from pocketglm.generate.answer_defaults import AnswerDefaults
-from pocketglm.generate.memory_budget import MemoryBudget, context_limit, plan_budget
+from pocketglm.generate.assembly import Part, assemble, fewer_on_gpu, place
+from pocketglm.generate.load_settings import Backend, LoadSettings, placed
 from pocketglm.generate.prefix_cache import KEPT_BYTES, PrefixCache
 from pocketglm.generate.sampler import SamplingSettings
 from pocketglm.generate.session import Session
-from pocketglm.generate.stream import Generation, check_lookup
+from pocketglm.generate.stage_chain import StageChain
+from pocketglm.generate.stream import Generation
 from pocketglm.generate.tokenizer import Tokenizer
 from pocketglm.package.reader import Package
+from pocketglm.plan.placement import Placement
 
 if TYPE_CHECKING:
     from pocketglm.generate.template import ChatTemplate
 
-Backend = str | Mapping[int | str, str] | None
 Messages = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class LoadSettings:
-    """How a model is loaded; see `load`."""
-
-    threads: int | None = None
-    memory: int | None = None
-    backend: Backend = None
-    kv: KVType | None = None
-    context: int | None = None
-    lookup: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "memory", "context"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}, expected 1 or more")
-        if self.lookup is not None:
-            check_lookup(self.lookup)
+Result = TypeVar("Result")
 
 
 def load(
@@ -63,6 +45,7 @@ def load(
     kv: KVType | None = None,
     context: int | None = None,
     lookup: int | None = None,
+    placement: Placement | str | None = None,
 ) -> Model:
     """Open a package and load it into an engine (None: the best there is).
 
@@ -70,14 +53,17 @@ def load(
     docs/guides/memory.md. `backend` is for engines that run on several: a name, or names by block
     index and `"head"`. `kv` is the type of the KV cache, for engines that have a choice. `context`
     limits the tokens of a session below what the model can. `lookup` is how many tokens prompt lookup
-    guesses ahead, 0 for none, None for as many as leave every result as it is without. Raises
-    `PackageError` for a damaged package and `EngineError` for what the engine cannot run or for too
-    little memory.
+    guesses ahead, 0 for none, None for as many as leave every result as it is without. `placement`
+    puts blocks on several engines, see docs/guides/placing.md: `engine` is then for those beside the
+    GPU, `backend` names the GPU. Raises `PackageError` for a damaged package and `EngineError` for
+    what the engine cannot run or for too little memory.
     """
-    settings = LoadSettings(threads, memory, backend, kv, context, lookup)
+    if placement is None:
+        settings = LoadSettings(threads, memory, backend, kv, context, lookup)
+    else:
+        placement = placed(placement, engine=engine, backend=backend, kv=kv, context=context, memory=memory)
+        settings = LoadSettings.of(placement, threads, lookup)
     chosen = get_engine(engine or default_engine())
-    check_backend(chosen, backend)
-    check_kv(chosen, kv)
     package = Package.open(path)
     try:
         return Model(package, chosen, settings)
@@ -86,64 +72,60 @@ def load(
         raise
 
 
-def check_backend(engine: Engine, backend: Backend) -> None:
-    """Raises `EngineError` where the engine does not have a backend that is asked for."""
-    named = () if backend is None else (backend,) if isinstance(backend, str) else backend.values()
-    there = engine.capabilities().devices
-    for name in named:
-        if name not in there:
-            raise EngineError(
-                f"engine {engine.name} has no backend {name!r} here", hint=f"it has {', '.join(there)}"
-            )
-
-
-def check_kv(engine: Engine, kv: str | None) -> None:
-    """Raises `EngineError` where the engine has no choice of KV caches, or not this one."""
-    there = engine.capabilities().kv_types
-    if kv is None or kv in there:
-        return
-    if not there:
-        raise EngineError(
-            f"engine {engine.name} has no choice of KV caches", hint="leave out kv (--kv), or use native"
-        )
-    raise EngineError(f"engine {engine.name} has no KV cache of {kv!r}", hint=f"it has {', '.join(there)}")
-
-
 class Model:
     """See `load`. A context manager; `close()` frees the weights. Calls into the stages are made one
     at a time, under `lock`, so sessions may be used from several threads."""
 
     def __init__(self, package: Package, engine: Engine, settings: LoadSettings | None = None) -> None:
-        settings = settings or LoadSettings()
+        self._load_settings = settings or LoadSettings()
         self.package = package
-        self.engine_name = engine.name
-        capabilities = engine.capabilities()
-        self.kv: KVType = settings.kv or ("float16" if capabilities.kv_types else "float32")
-        self.lookup = capabilities.exact_rows - 1 if settings.lookup is None else settings.lookup
         self.defaults = AnswerDefaults.of(package)
         self.lock = threading.RLock()
-        self.stages: list[Stage] = []
         self._sequences = itertools.count()
         self._tokenizer: Tokenizer | None = None
         self._template: ChatTemplate | None = None
-        budget = self._budget(settings, capabilities.holds_memory)
-        self.context = budget.context
-        options = EngineOptions(
-            threads=settings.threads,
-            memory_bytes=settings.memory,
-            backend=settings.backend,
-            kv=settings.kv,
-            memory_taken=budget.taken,
-            context=budget.context,
-        )
-        self.prefixes = PrefixCache(self, kept_bytes=KEPT_BYTES if settings.memory is None else 0)
-        try:
-            self.stages.append(engine.load_blocks(package, range(package.spec.num_blocks), options))
-            self.head: Head = engine.load_head(package, options)
-        except BaseException:
-            for stage in self.stages:
-                stage.release()
-            raise
+        if self._load_settings.memory is not None and self.has_tokenizer:
+            _ = self.tokenizer  # so that it counts among what the process holds
+        self._assembly = assemble(package, engine, self._load_settings)
+        self._chain = StageChain(self._assembly.stages)
+        wanted = self._load_settings.lookup
+        self.lookup = self._assembly.exact_rows - 1 if wanted is None else wanted
+        kept = KEPT_BYTES if self._load_settings.memory is None else 0
+        self.prefixes = PrefixCache(self, kept_bytes=kept)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """In the order of their blocks."""
+        return self._assembly.stages
+
+    @property
+    def head(self) -> Head:
+        return self._assembly.head
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What each stage was loaded from, in the same order, and the head last."""
+        return self._assembly.parts
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where the blocks are now; None where one engine has all of them."""
+        return self._assembly.placement
+
+    @property
+    def engine_name(self) -> str:
+        """The engine; or all of them, joined by +."""
+        return "+".join(self._assembly.engines)
+
+    @property
+    def kv(self) -> KVType:
+        """What KV caches hold, at most."""
+        return self._assembly.kv
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a session."""
+        return self._assembly.context
 
     @property
     def spec(self) -> ModelSpec:
@@ -281,20 +263,80 @@ class Model:
         finally:
             self.prefixes.give_back(session)
 
-    def _budget(self, settings: LoadSettings, holds_memory: bool) -> MemoryBudget:
-        if settings.memory is None or not holds_memory:
-            return MemoryBudget(context_limit(self.spec, settings.context), 0)
-        if self.has_tokenizer:
-            _ = self.tokenizer  # so that it counts among what the process holds
-        rows = 1 + self.lookup
-        return plan_budget(self.spec, self.kv, settings.memory, settings.context, rows)
+    def open_sequence(self, sequence: int) -> None:
+        """Start an empty cache in all stages."""
+        self._chain.open(sequence)
+
+    def close_sequence(self, sequence: int) -> None:
+        self._chain.close(sequence)
+
+    def forward(self, hidden: Float32, batch: Batch) -> Float32:
+        """Rows [rows, hidden] through all blocks, as `Stage.forward`. What the GPU has no room for moves
+        off it."""
+        return self._with_room(lambda: self._chain.forward(hidden, batch))
+
+    def logits(self, hidden: Float32) -> Float32:
+        """The last block's output [rows, hidden] -> logits [rows, vocab]."""
+        return self._with_room(lambda: self.head.logits(hidden))
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """As `Stage.truncate`, in all stages."""
+        self._chain.truncate(sequence, length)
+
+    def roll_back(self, sequence: int, length: int) -> None:
+        """As `truncate`, of a sequence that may be shorter, in some stages or all."""
+        self._chain.roll_back(sequence, length)
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """As `Stage.copy_prefix`, in all stages."""
+        self._with_room(lambda: self._chain.copy_prefix(source, target, length))
+
+    def save(self, sequence: int) -> KVState:
+        """The cache of all blocks, whatever stages hold it."""
+        with self.lock:
+            return self._chain.save(sequence)
+
+    def restore(self, sequence: int, state: KVState) -> None:
+        """As `Stage.restore`, in all stages."""
+        self._with_room(lambda: self._chain.restore(sequence, state))
+
+    def _with_room(self, call: Callable[[], Result]) -> Result:
+        """`call` to the stages or the head; again with fewer blocks on the GPU where it has no room."""
+        with self.lock:
+            while True:
+                try:
+                    return call()
+                except DeviceMemoryError as error:
+                    placement = self._assembly.placement
+                    if placement is None:
+                        raise
+                    self._move_to(fewer_on_gpu(placement, error))
+
+    def _move_to(self, placement: Placement) -> None:
+        """Load anew as `placement` says, and go on with the caches of all sequences."""
+        saved = {sequence: self._chain.save(sequence) for sequence in self._chain.sequences}
+        while True:
+            self._chain.release()
+            self.head.release()
+            self._assembly = place(self.package, placement, self._load_settings)
+            self._chain = StageChain(self._assembly.stages)
+            try:
+                self._fill(saved)
+                return
+            except DeviceMemoryError as error:
+                placement = fewer_on_gpu(self._assembly.placement or placement, error)
+
+    def _fill(self, saved: Mapping[int, KVState]) -> None:
+        for sequence, state in saved.items():
+            self._chain.open(sequence)
+            if state.length:
+                self._chain.restore(sequence, state)
 
     def close(self) -> None:
         """Free weights, caches and files. Idempotent."""
         with self.lock:
             self.prefixes.close()
-            for stage in self.stages:
-                stage.release()
+            self._chain.release()
             self.head.release()
             self.package.close()
 

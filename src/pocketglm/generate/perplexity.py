@@ -134,12 +134,12 @@ def _add_window(sums: _Sums, part: Window, model: Model, reference: Model | None
     for start in range(part.first, len(part.ids), HEAD_ROWS):
         targets = np.array(part.ids[start : start + HEAD_ROWS])
         rows = slice(start - 1, start - 1 + len(targets))
-        scores = log_softmax(model.head.logits(hidden[rows]))
+        scores = log_softmax(model.logits(hidden[rows]))
         picked = np.arange(len(targets)), targets
         sums.tokens += len(targets)
         sums.loss -= float(scores[picked].sum())
         if reference is not None and other is not None:
-            truth = log_softmax(reference.head.logits(other[rows]))
+            truth = log_softmax(reference.logits(other[rows]))
             sums.reference_loss -= float(truth[picked].sum())
             sums.kl += float((np.exp(truth) * (truth - scores)).sum())
             sums.agreements += int((truth.argmax(1) == scores.argmax(1)).sum())

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketglm.architecture.spec import ModelSpec
-from pocketglm.engine.contract import Batch, Segment, embed
+from pocketglm.engine.contract import Batch, KVState, Segment, embed
 from pocketglm.engine.positions import PositionTracker
 from pocketglm.errors import ContextError, InputError
 from pocketglm.generate.session_file import SavedSession, read_session, write_session
@@ -36,8 +36,7 @@ class Session:
         self._tokens: list[int] = []
         self._tracker = PositionTracker(model.spec)
         self._open = True
-        for stage in model.stages:
-            stage.open(sequence)
+        model.open_sequence(sequence)
 
     @property
     def spec(self) -> ModelSpec:
@@ -64,8 +63,7 @@ class Session:
         `InputError` where the tokens do not fit into the context or an id is no token.
         """
         hidden = self.hidden(token_ids)
-        with self.model.lock:
-            return self.model.head.logits(hidden[-1:] if last_only else hidden)
+        return self.model.logits(hidden[-1:] if last_only else hidden)
 
     def hidden(self, token_ids: Sequence[int]) -> Float32:
         """Append tokens. Returns the last block's output, float32 [n, hidden], before the head."""
@@ -99,8 +97,7 @@ class Session:
         self._need_open()
         with self.model.lock:
             self._tracker.truncate(length)
-            for stage in self.model.stages:
-                stage.truncate(self._sequence, length)
+            self.model.truncate(self._sequence, length)
             del self._tokens[length:]
 
     def reuse(self, token_ids: Sequence[int]) -> int:
@@ -130,8 +127,7 @@ class Session:
         with self.model.lock:
             tracker = source._tracker.copy()
             tracker.truncate(length)
-            for stage in self.model.stages:
-                stage.copy_prefix(source._sequence, self._sequence, length)
+            self.model.copy_prefix(source._sequence, self._sequence, length)
             self._tracker, self._tokens = tracker, source._tokens[:length]
 
     def check_fits(self, length: int) -> None:
@@ -152,8 +148,9 @@ class Session:
     def save(self, path: str | Path) -> None:
         """Write the tokens and the KV cache to a file (NumPy's .npz)."""
         self._need_open()
-        states = [stage.save(self._sequence) for stage in self.model.stages]
-        write_session(Path(path), SavedSession.join(self.model.package.fingerprint, self._tokens, states))
+        state = self.model.save(self._sequence)
+        fingerprint, tokens = self.model.package.fingerprint, tuple(self._tokens)
+        write_session(Path(path), SavedSession(fingerprint, tokens, state.keys, state.values))
 
     def restore(self, path: str | Path) -> None:
         """Replace the tokens and the KV cache by those of a file that `save` wrote.
@@ -166,11 +163,8 @@ class Session:
         if saved.tokens:
             tracker.advance(saved.tokens)
         self.truncate(0)
-        for stage in self.model.stages:
-            stage.close(self._sequence)
-            stage.open(self._sequence)
-            if saved.tokens:
-                stage.restore(self._sequence, saved.part(stage.blocks))
+        if saved.tokens:
+            self.model.restore(self._sequence, KVState(saved.keys, saved.values))
         self._tracker, self._tokens = tracker, list(saved.tokens)
 
     def close(self) -> None:
@@ -178,8 +172,7 @@ class Session:
         with self.model.lock:
             if self._open:
                 self._open = False
-                for stage in self.model.stages:
-                    stage.close(self._sequence)
+                self.model.close_sequence(self._sequence)
 
     def __enter__(self) -> Session:
         return self
@@ -195,13 +188,10 @@ class Session:
             start = self.length
             hidden = embed(self.model.package, ids)
             try:
-                batch = Batch((self.extend(ids),))
-                for stage in self.model.stages:
-                    hidden = stage.forward(hidden, batch)
+                return self.model.forward(hidden, Batch((self.extend(ids),)))
             except BaseException:  # before another thread sees tokens that no stage has
                 self.roll_back(start)
                 raise
-            return hidden
 
     def extend(self, ids: Sequence[int]) -> Segment:
         """Count tokens in and return their segment, for whoever calls the stages next.
@@ -222,9 +212,7 @@ class Session:
             if length:
                 tracker.advance(self._tokens)
             self._tracker = tracker
-            for stage in self.model.stages:
-                if stage.length(self._sequence) > length:
-                    stage.truncate(self._sequence, length)
+            self.model.roll_back(self._sequence, length)
 
     def _first_chunk(self, ids: list[int]) -> int:
         prefix = self.spec.prefix_tokens

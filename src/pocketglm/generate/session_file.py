@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketglm.architecture.spec import ModelSpec
-from pocketglm.engine.contract import KVState
 from pocketglm.errors import InputError
 from pocketglm.package.writer import partial_of
 
@@ -32,17 +30,6 @@ class SavedSession:
     tokens: tuple[int, ...]
     keys: NDArray[np.floating]
     values: NDArray[np.floating]
-
-    @classmethod
-    def join(cls, fingerprint: str, tokens: Sequence[int], states: Sequence[KVState]) -> SavedSession:
-        """From the states of all stages, in the order of their blocks."""
-        keys = np.concatenate([state.keys for state in states])
-        values = np.concatenate([state.values for state in states])
-        return cls(fingerprint, tuple(tokens), keys, values)
-
-    def part(self, blocks: range) -> KVState:
-        """The cache of one stage's blocks."""
-        return KVState(self.keys[blocks.start : blocks.stop], self.values[blocks.start : blocks.stop])
 
 
 def write_session(path: Path, saved: SavedSession) -> None:

@@ -34,10 +34,7 @@ def forward_together(model: Model, parts: Sequence[Part]) -> Float32:
         try:
             segments = tuple(part.session.extend(part.token_ids) for part in parts)
             hidden = embed(model.package, [token for part in parts for token in part.token_ids])
-            batch = Batch(segments)
-            for stage in model.stages:
-                hidden = stage.forward(hidden, batch)
-            return hidden
+            return model.forward(hidden, Batch(segments))
         except BaseException:
             for part, start in zip(parts, starts, strict=True):
                 part.session.roll_back(start)

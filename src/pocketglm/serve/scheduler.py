@@ -241,7 +241,7 @@ class Scheduler:
         if not rows:
             return hidden, np.empty((0, 0), np.float32), wanted
         with self._model.lock:
-            return hidden, self._model.head.logits(hidden[np.concatenate(rows)]), wanted
+            return hidden, self._model.logits(hidden[np.concatenate(rows)]), wanted
 
     def _plan(self) -> list[tuple[Job, list[int]]]:
         """Who computes which tokens: everybody's next one, then prompts in the order of arrival."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,29 @@ def test_nothing_chosen_means_nothing_read(package: Package) -> None:
     stage = NativeEngine().load_blocks(package, range(7), EngineOptions(streamed_blocks=frozenset()))
     assert stage.usage()["streamed_bytes"] == 0
     assert {stage.place_of(index) for index in range(7)} == {"ram"}
+
+
+@pytest.mark.parametrize("wrong", [7, -1, "3", 2.0, True])
+def test_blocks_that_the_model_does_not_have_are_refused(package: Package, wrong: Any) -> None:
+    options = EngineOptions(streamed_blocks=frozenset({6, wrong}))
+    with pytest.raises(EngineError, match="the model has 7 blocks"):
+        NativeEngine().load_blocks(package, range(7), options)
+
+
+def test_blocks_of_other_stages_may_be_named(package: Package) -> None:
+    options = EngineOptions(streamed_blocks=frozenset({1, 6}))
+    stage = NativeEngine().load_blocks(package, range(3), options)
+    assert [stage.place_of(index) for index in range(3)] == ["ram", "disk", "ram"]
+
+
+@pytest.mark.parametrize("blocks", [set(), {0}, {6}, {1, 3, 5}, set(range(7))])
+def test_under_a_limit_the_bits_are_the_same(package: Package, blocks: set[int]) -> None:
+    options = EngineOptions(
+        threads=1, context=64, streamed_blocks=frozenset(blocks), memory_bytes=1 << 40, head_here=True
+    )
+    needs = [NativeEngine("float32").memory_need(package, part, options) for part in (range(7), None)]
+    limited = replace(options, memory_bytes=sum(needs))
+    assert np.array_equal(run(package, limited), run(package, EngineOptions(threads=1)))
 
 
 def test_chosen_blocks_must_fit_the_limit(package: Package) -> None:

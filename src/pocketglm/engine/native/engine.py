@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TypeVar
 
-from pocketglm.engine.checks import check_block_range
+from pocketglm.engine.checks import check_block_range, check_streamed
 from pocketglm.engine.contract import Capabilities, EngineOptions, KVType
 from pocketglm.engine.native.description import KV_TYPES, describe_block, describe_head, describe_spec
 from pocketglm.engine.native.memory_plan import (
@@ -62,6 +62,7 @@ class NativeEngine:
         files = [describe_block(package, index) for index in blocks]
         limits = plan_memory(package, blocks, kv, options)
         chosen = options.streamed_blocks
+        check_streamed(package.spec, chosen)
         streamed = None if chosen is None else [int(index in chosen) for index in blocks]
         native = _load(
             f"blocks {blocks.start} to {blocks.stop - 1}",

@@ -23,6 +23,8 @@ INSTALL_HINT = "install it with `pip install 'pocketglm[torch]'`"
 DEVICE_KINDS = ("cpu", "cuda", "xpu", "mps")
 """Kinds of devices that a backend may name; `cuda:1` names the second of a kind."""
 
+GPU_KINDS = DEVICE_KINDS[1:]
+
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "invalid buffer size")
 """What PyTorch's own messages say where a `RuntimeError` stands for too little memory."""
 
@@ -70,6 +72,23 @@ def open_device(name: str | None) -> torch.device:
             hint="choose the backend cpu, or install a PyTorch that is built for this device",
         ) from error
     return device
+
+
+def find_gpu() -> str | None:
+    """The first kind of GPU that this PyTorch can use here."""
+    require_torch()
+    import torch
+
+    return next((kind for kind in GPU_KINDS if getattr(torch, kind).is_available()), None)
+
+
+def limit_memory(device: torch.device, size: int) -> None:
+    """PyTorch takes no more of a CUDA device from now on; other devices know no such limit."""
+    import torch
+
+    if device.type == "cuda":
+        _, total = torch.cuda.mem_get_info(device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, size / total), device)
 
 
 @contextmanager

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING
 
 from pocketglm.engine.checks import check_block_range
 from pocketglm.engine.contract import HEAD, Capabilities, EngineOptions, KVType
-from pocketglm.engine.torch.device import DEVICE_KINDS, choose_device, device_memory, give_back
-from pocketglm.engine.torch.memory import block_bytes, head_bytes
+from pocketglm.engine.torch.device import (
+    DEVICE_KINDS,
+    choose_device,
+    device_memory,
+    find_gpu,
+    give_back,
+    limit_memory,
+)
+from pocketglm.engine.torch.memory import block_bytes, cache_bytes, head_bytes
 from pocketglm.errors import DeviceMemoryError
 from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.reader import Package
@@ -36,10 +43,23 @@ class TorchEngine:
         weights = frozenset({32, 16, 8, 4})
         return Capabilities(weights, DEVICE_KINDS, batched=True, kv_types=("float32", "float16", "int8"))
 
+    def find_gpu(self) -> str | None:
+        """The backend to use where a GPU is asked for and not named; None where there is none."""
+        return find_gpu()
+
+    def memory_need(self, package: Package, part: range | None, options: EngineOptions) -> int:
+        """Bytes that blocks with the caches that the options plan for, or the head (None), hold on the
+        device, beside the activations of a pass."""
+        if part is None:
+            return head_bytes(package)
+        weights = sum(block_bytes(package, index) for index in part)
+        return weights + cache_bytes(package.spec, len(part), options.context or 1, options.kv or self._kv)
+
     def load_blocks(self, package: Package, blocks: range, options: EngineOptions) -> TorchStage:
         check_block_range(package.spec, blocks)
         device = choose_device(options, blocks)
         _check_memory(package, sum(block_bytes(package, index) for index in blocks), device, options)
+        _check_device_memory(package, self.memory_need(package, blocks, options), device, options)
         from pocketglm.engine.torch.cache import CacheLayout
         from pocketglm.engine.torch.stage import TorchStage
 
@@ -51,6 +71,7 @@ class TorchEngine:
     def load_head(self, package: Package, options: EngineOptions) -> TorchHead:
         device = choose_device(options, [HEAD])
         _check_memory(package, head_bytes(package), device, options)
+        _check_device_memory(package, head_bytes(package), device, options)
         from pocketglm.engine.torch.stage import TorchHead
 
         (weights,) = _load(package, [HEAD_FILE], device, "the weights of the head")
@@ -83,3 +104,18 @@ def _check_memory(package: Package, need: int, device: torch.device, options: En
         where=package.path,
         hint="allow more memory, convert with fewer bits, or use the native engine, which streams",
     )
+
+
+def _check_device_memory(package: Package, need: int, device: torch.device, options: EngineOptions) -> None:
+    """What is known before the load fits; what comes later, PyTorch itself refuses on CUDA."""
+    limit, taken = options.gpu_memory_bytes, options.gpu_memory_taken
+    if limit is None:
+        return
+    limit_memory(device, limit)
+    if taken + need > limit:
+        mib = [f"{size / 2**20:.0f} MiB" for size in (need, limit, taken)]
+        raise DeviceMemoryError(
+            f"{mib[0]} are needed on {device}, of the {mib[1]} allowed {mib[2]} are taken",
+            where=package.path,
+            hint="allow more memory of the GPU, place fewer blocks on it, or ask for less context",
+        )

@@ -1,0 +1,101 @@
+package dev.pocketglm.core;
+
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+
+/** What each method of docs/android-bridge.md does. Called by one thread. */
+final class Methods {
+    private static final int BRIDGE = 1;
+    private static final int MOST_FILE_NAME = 200;
+
+    private final Platform platform;
+    private final Packages packages;
+
+    Methods(Platform platform, Packages packages) {
+        this.platform = platform;
+        this.packages = packages;
+    }
+
+    /** The result; null where it comes later through `reply`. */
+    Map<String, Object> perform(Call call, Reply reply) throws Failure {
+        switch (call.method) {
+            case "device.info":
+                call.allow();
+                return deviceInfo(platform.device());
+            case "packages.list":
+                call.allow();
+                return list();
+            case "packages.rename":
+                call.allow("package", "name");
+                return Json.object("package", packages.rename(call.text("package"), call.text("name")).toJson());
+            case "packages.delete":
+                call.allow("package");
+                return delete(call.text("package"));
+            case "files.save":
+                call.allow("name", "text");
+                return save(call.text("name"), call.text("text"), reply);
+            case "clipboard.write":
+                call.allow("text");
+                return copy(call.text("text"));
+            default:
+                throw Failure.request("There is no method " + Call.brief(call.method) + ".");
+        }
+    }
+
+    private static Map<String, Object> deviceInfo(Device device) {
+        return Json.object(
+                "bridge", BRIDGE,
+                "version", device.version,
+                "sdk", device.sdk,
+                "language", device.language,
+                "memory", Json.object("free", device.freeMemory, "total", device.totalMemory),
+                "storage", Json.object("free", device.freeStorage),
+                "cores", device.cores,
+                "bigCores", device.bigCores);
+    }
+
+    private Map<String, Object> list() {
+        List<Object> listed = new ArrayList<Object>();
+        for (StoredPackage one : packages.list()) listed.add(one.toJson());
+        return Json.object("packages", listed, "running", null);
+    }
+
+    private Map<String, Object> delete(String id) throws Failure {
+        packages.delete(id);
+        return Json.object();
+    }
+
+    private Map<String, Object> save(String name, String text, final Reply reply) throws Failure {
+        if (name.isEmpty() || name.length() > MOST_FILE_NAME || name.contains("/")) {
+            throw Failure.request("A file's name has 1 to " + MOST_FILE_NAME + " characters and no \"/\".");
+        }
+        platform.saveFile(name, text, new Platform.Saved() {
+            @Override
+            public void saved() {
+                reply.result(Json.object("saved", true));
+            }
+
+            @Override
+            public void cancelled() {
+                reply.result(Json.object("saved", false));
+            }
+
+            @Override
+            public void failed(String problem) {
+                reply.failure(new Failure("internal", problem));
+            }
+        });
+        return null;
+    }
+
+    private Map<String, Object> copy(String text) throws Failure {
+        try {
+            platform.copyToClipboard(text);
+        } catch (IOException problem) {
+            throw Failure.internal(problem);
+        }
+        return Json.object();
+    }
+}
