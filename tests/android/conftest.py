@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from android.java_process import DesktopHost, Probe, compile_java
+from executable.engine_process import BUILT, engine_command
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +23,25 @@ def probe(classes: Path) -> Iterator[Probe]:
         yield program
 
 
+def named_engine() -> list[str]:
+    """The engine's command; one that cannot be started where none is built, for tests that need none."""
+    return engine_command() if BUILT.is_file() or "POCKETGLM_ENGINE" in os.environ else [str(BUILT)]
+
+
 @pytest.fixture
-def host(classes: Path, tmp_path: Path) -> Iterator[DesktopHost]:
-    """Without an engine."""
-    with DesktopHost(classes, tmp_path / "files") as program:
+def engine() -> list[str]:
+    """For tests that need one; they are skipped where there is none."""
+    return engine_command()
+
+
+@pytest.fixture(scope="session")
+def desktop(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DesktopHost]:
+    with DesktopHost(classes, tmp_path_factory.mktemp("host") / "files", named_engine()) as program:
         yield program
+
+
+@pytest.fixture
+def host(desktop: DesktopHost, tmp_path: Path) -> DesktopHost:
+    """The app, just started over an empty folder."""
+    desktop.restart(tmp_path / "files")
+    return desktop

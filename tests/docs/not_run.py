@@ -34,6 +34,7 @@ EXACT = {
     '\'{"messages": [{"role": "user", "content": "What is ice?"}], "max_tokens": 32}\'': "needs the server "
     "of the line before; tests/serve/test_api.py sends such requests",
     "make test": "is the whole test suite",
+    "make test-android": "is a part of `make test`",
     "make engine": "compiles for a minute; `make test` does it",
     "make sanitize": "compiles and tests for minutes",
     "make fuzz FUZZ_SECONDS=600": "runs for 20 minutes",

@@ -27,7 +27,7 @@ public final class Host implements Closeable {
     public Host(Platform platform, Page page) {
         outbox = new Outbox(page);
         packages = new Packages(new File(platform.files(), "packages"));
-        methods = new Methods(platform, packages);
+        methods = new Methods(platform, packages, outbox);
         calls = Executors.newSingleThreadExecutor(new Named("calls"));
     }
 
@@ -64,6 +64,7 @@ public final class Host implements Closeable {
     @Override
     public void close() {
         calls.shutdown();
+        methods.close();
     }
 
     private void take(String text) {

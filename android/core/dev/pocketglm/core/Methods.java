@@ -12,10 +12,21 @@ final class Methods {
 
     private final Platform platform;
     private final Packages packages;
+    private final Pickers pickers = new Pickers();
+    private final Importer importer;
+    private final Runner runner;
 
-    Methods(Platform platform, Packages packages) {
+    Methods(Platform platform, Packages packages, Outbox outbox) {
         this.platform = platform;
         this.packages = packages;
+        importer = new Importer(platform, packages, outbox, pickers);
+        runner = new Runner(platform, outbox);
+    }
+
+    /** Ends what runs by itself. */
+    void close() {
+        importer.cancel();
+        runner.close();
     }
 
     /** The result; null where it comes later through `reply`. */
@@ -27,12 +38,33 @@ final class Methods {
             case "packages.list":
                 call.allow();
                 return list();
+            case "packages.import":
+                call.allow("kind");
+                importer.begin(call.choice("kind", "zip", "folder"), reply);
+                return null;
+            case "import.cancel":
+                call.allow();
+                return Json.object("cancelled", importer.cancel());
             case "packages.rename":
                 call.allow("package", "name");
                 return Json.object("package", packages.rename(call.text("package"), call.text("name")).toJson());
             case "packages.delete":
                 call.allow("package");
                 return delete(call.text("package"));
+            case "engine.plan":
+                call.allow("package", "context", "kv", "threads", "memory");
+                return runner.plan(packages.findComplete(call.text("package")), Wish.of(call)).toJson();
+            case "engine.start":
+                call.allow("package", "context", "kv", "threads", "memory");
+                runner.start(packages.findComplete(call.text("package")), Wish.of(call), reply);
+                return null;
+            case "engine.send":
+                call.allow("line");
+                runner.send(call.text("line"));
+                return Json.object();
+            case "engine.stop":
+                call.allow();
+                return Json.object("running", runner.stop());
             case "files.save":
                 call.allow("name", "text");
                 return save(call.text("name"), call.text("text"), reply);
@@ -59,10 +91,12 @@ final class Methods {
     private Map<String, Object> list() {
         List<Object> listed = new ArrayList<Object>();
         for (StoredPackage one : packages.list()) listed.add(one.toJson());
-        return Json.object("packages", listed, "running", null);
+        return Json.object("packages", listed, "running", runner.running());
     }
 
     private Map<String, Object> delete(String id) throws Failure {
+        if (importer.isFilling(id)) throw new Failure("busy", "The package is being imported.");
+        if (runner.isUsing(id)) throw new Failure("busy", "The package is in the engine.");
         packages.delete(id);
         return Json.object();
     }
@@ -71,19 +105,23 @@ final class Methods {
         if (name.isEmpty() || name.length() > MOST_FILE_NAME || name.contains("/")) {
             throw Failure.request("A file's name has 1 to " + MOST_FILE_NAME + " characters and no \"/\".");
         }
+        pickers.begin();
         platform.saveFile(name, text, new Platform.Saved() {
             @Override
             public void saved() {
+                pickers.end();
                 reply.result(Json.object("saved", true));
             }
 
             @Override
             public void cancelled() {
+                pickers.end();
                 reply.result(Json.object("saved", false));
             }
 
             @Override
             public void failed(String problem) {
+                pickers.end();
                 reply.failure(new Failure("internal", problem));
             }
         });

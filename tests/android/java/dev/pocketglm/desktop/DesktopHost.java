@@ -13,33 +13,47 @@ import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 
 /**
  * The app's host as a program: `DesktopHost FOLDER ENGINE...`, FOLDER in place of the app's files and ENGINE
- * the command of the engine. One JSON text a line each way, as docs/android-bridge.md has them. Two lines are
- * not the page's: {"resource":"/packages/ID/NAME"} is answered with status, type and body; {"desktop":{...}}
- * says what {@link DesktopPlatform} is to be like. Ends with its input.
+ * the command of the engine. One JSON text a line each way, as docs/android-bridge.md has them. Lines that are
+ * not the page's: {"resource":"/packages/ID/NAME"} is answered with status, type and body;
+ * {"restart":FOLDER}, answered alike, ends the app and starts it over another folder; {"desktop":{...}} says
+ * what {@link DesktopPlatform} is to be like, and {"desktop":{"trim":LEVEL}} that memory is short. Ends with its
+ * input.
  */
 public final class DesktopHost {
     private final PrintStream output;
-    private final DesktopPlatform platform;
-    private final Host host;
+    private final List<String> engine;
+    private DesktopPlatform platform;
+    private Host host;
+    /** The page of the host that runs. */
+    private Page page;
 
-    private DesktopHost(File folder, String[] engine) throws IOException {
+    private DesktopHost(List<String> engine) throws IOException {
         output = new PrintStream(System.out, true, "UTF-8");
-        platform = new DesktopPlatform(folder, Arrays.asList(engine));
-        host = new Host(platform, new Page() {
-            @Override
-            public void receive(String json) {
-                say(json);
-            }
-        });
+        this.engine = engine;
     }
 
     public static void main(String[] arguments) throws IOException {
-        String[] engine = Arrays.copyOfRange(arguments, 1, arguments.length);
-        new DesktopHost(new File(arguments[0]), engine).run();
+        List<String> words = Arrays.asList(arguments);
+        DesktopHost program = new DesktopHost(words.subList(1, words.size()));
+        program.start(words.get(0));
+        program.run();
+    }
+
+    private void start(String folder) throws IOException {
+        platform = new DesktopPlatform(new File(folder), engine);
+        Page begun = new Page() {
+            @Override
+            public void receive(String json) {
+                say(this, json);
+            }
+        };
+        page = begun;
+        host = new Host(platform, begun);
     }
 
     private void run() throws IOException {
@@ -49,14 +63,27 @@ public final class DesktopHost {
             Map<String, Object> own = ownLine(line);
             if (own == null) host.send(line);
             else if (own.containsKey("resource")) get((String) own.get("resource"));
+            else if (own.containsKey("restart")) restart((String) own.get("restart"));
             else control(Json.asObject(own.get("desktop")));
         }
         host.close();
     }
 
+    private void restart(String folder) throws IOException {
+        host.close();
+        synchronized (this) {
+            page = null; // what the old one still says is lost, as where the app has ended
+        }
+        start(folder);
+        output.println("{\"restarted\":true}");
+    }
+
     /** null where the line is for the host, readable or not. */
     private static Map<String, Object> ownLine(String line) {
-        if (!line.startsWith("{\"resource\"") && !line.startsWith("{\"desktop\"")) return null;
+        if (!line.startsWith("{\"resource\"") && !line.startsWith("{\"desktop\"")
+                && !line.startsWith("{\"restart\"")) {
+            return null;
+        }
         try {
             return Json.asObject(Json.read(line, Json.MOST_DEPTH));
         } catch (JsonException problem) {
@@ -71,7 +98,7 @@ public final class DesktopHost {
         answer.put("status", found.status);
         answer.put("type", found.type);
         answer.put("body", new String(found.body, StandardCharsets.UTF_8));
-        say(Json.write(answer));
+        say(page, Json.write(answer));
     }
 
     private void control(Map<String, Object> wanted) {
@@ -79,7 +106,7 @@ public final class DesktopHost {
         platform.change(wanted);
     }
 
-    private synchronized void say(String json) {
-        output.println(json);
+    private synchronized void say(Page from, String json) {
+        if (from == page) output.println(json);
     }
 }
