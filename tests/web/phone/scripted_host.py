@@ -79,7 +79,7 @@ class ScriptedHost(PageHost):
         self.prompts: list[str] = []
         self.wanted: ScriptedPackage | Failure = Failure("cancelled")
         self.go_on = threading.Event()  # an import waits for it in its middle
-        self.start_failures: list[Failure] = []  # one for each of the next starts
+        self.refusals: dict[str, Failure] = {}  # of the next call, by method
         self.engines = 0
         self._importing = False
         self._cancelled = threading.Event()
@@ -97,6 +97,8 @@ class ScriptedHost(PageHost):
 
     def _finish(self, call: dict[str, Any], method: Callable[..., Any]) -> None:
         try:
+            if call["method"] in self.refusals:
+                raise self.refusals.pop(call["method"])
             answer: dict[str, Any] = {"result": method(**call.get("params", {}))}
         except Failure as failure:
             message = f"scripted: {failure.code}"
@@ -196,8 +198,6 @@ class ScriptedHost(PageHost):
         }
 
     def _engine_start(self, package: str, **choice: Any) -> dict[str, Any]:
-        if self.start_failures:
-            raise self.start_failures.pop(0)
         plan = self._engine_plan(package, **choice)
         if not plan["fits"]:
             raise Failure("memory", needed=plan["anonymous"], free=self.phone.free)

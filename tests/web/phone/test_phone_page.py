@@ -210,7 +210,7 @@ def test_the_model_in_use_is_stopped_and_deleted(host: ScriptedHost, page: Page)
 
 def test_what_failed_is_said_in_the_dialog(host: ScriptedHost, page: Page) -> None:
     dialog = models(page)
-    del host.packages["fedcba9876543210"]  # by the system, say
+    host.refusals["packages.delete"] = Failure("missing")
     dialog.get_by_role("button", name="Delete “chatglm-6b-int4”").click()
     dialog.get_by_role("button", name="Delete", exact=True).click()
     dialog.get_by_role("alert").get_by_text("This model is no longer here").wait_for()
@@ -324,7 +324,7 @@ def test_an_engine_that_crashes_again_and_again_is_left_alone(host: ScriptedHost
 
 
 def test_an_engine_that_refuses_the_model(host: ScriptedHost, open_phone: OpenPhone) -> None:
-    host.start_failures.append(Failure("engine", engineCode="package"))
+    host.refusals["engine.start"] = Failure("engine", engineCode="package")
     page = open_phone(host)
     dialog = models(page)
     dialog.get_by_role("button", name="Use: smollm2-int4").click()

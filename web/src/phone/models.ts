@@ -98,6 +98,7 @@ export class Models {
   stopAnswer: () => void = () => undefined;
 
   private restarts = 0;
+  private ends = 0; // of the engine, unexpected ones
   private opening: Promise<void> = Promise.resolve();
   private starting: Promise<void> = Promise.resolve();
 
@@ -235,11 +236,13 @@ export class Models {
       prompts.catch(() => undefined); // reported below, after the engine's own troubles
       const params = { package: wanted.id, ...this.choice.value };
       const started = await this.bridge.call('engine.start', params);
+      const ends = this.ends;
       const running = runningOf(wanted, started, await prompts);
       batch(() => {
         this.running.value = running;
         this.phase.value = 'ready';
       });
+      if (this.ends !== ends) this.startAgain();
       localStorage.setItem(LAST, wanted.id);
     } catch (error) {
       this.failure.value = asError(error);
@@ -299,7 +302,13 @@ export class Models {
   }
 
   private engineEnded(expected: boolean): void {
-    if (expected || this.phase.value !== 'ready' || this.chosen.value === undefined) return;
+    if (expected) return;
+    this.ends++;
+    if (this.phase.value === 'ready') this.startAgain();
+  }
+
+  private startAgain(): void {
+    if (this.chosen.value === undefined) return;
     this.running.value = undefined;
     if (this.restarts >= MOST_RESTARTS) {
       this.failure.value = new HostError('crashed', 'the engine ends again and again');

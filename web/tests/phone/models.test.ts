@@ -68,6 +68,23 @@ describe('Models', () => {
     expect(made.models.failure.value).toMatchObject({ code: 'crashed' });
   });
 
+  it('starts the engine again that ended while the tokenizer was read', async () => {
+    const start = made.app.answers['engine.start'];
+    made.app.answers['engine.start'] = (params) => {
+      if (made.app.count('engine.start') === 1) setTimeout(() => made.app.event('engine.exit', CRASH), 5);
+      return start?.(params) ?? {};
+    };
+    const answer = globalThis.fetch;
+    globalThis.fetch = async (address) => {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      return answer(address);
+    };
+    await made.models.start({ ...PACKAGE });
+    await made.models.ready();
+    expect(made.app.count('engine.start')).toBe(2);
+    expect(made.models.phase.value).toBe('ready');
+  });
+
   it('counts from the start again after an answer', async () => {
     await made.models.start({ ...PACKAGE });
     for (let crash = 0; crash < 5; crash++) {
