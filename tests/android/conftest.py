@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from android.apk import ENGINE, build_apk, command, extract
 from android.java_process import DesktopHost, Probe, compile_java
 from executable.engine_process import BUILT, engine_command
 
@@ -38,6 +39,18 @@ def engine() -> list[str]:
 def desktop(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DesktopHost]:
     with DesktopHost(classes, tmp_path_factory.mktemp("host") / "files", named_engine()) as program:
         yield program
+
+
+@pytest.fixture(scope="session")
+def apk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_apk(tmp_path_factory.mktemp("apk") / "pocketglm.apk")
+
+
+@pytest.fixture(scope="session")
+def phone_engine(apk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine's program out of the signed APK. Skips where nothing runs it."""
+    command("qemu-aarch64")
+    return extract(apk, ENGINE, tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture
