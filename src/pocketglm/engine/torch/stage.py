@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.checks import check_forward, check_hidden
 from pocketglm.engine.contract import Batch, Float32
 from pocketglm.engine.sequences import SequenceStage
-from pocketglm.engine.torch import plain
-from pocketglm.engine.torch.block import PassRows, block_forward
+from pocketglm.engine.torch.block import blocks_forward
 from pocketglm.engine.torch.cache import CacheLayout, SequenceCache
-from pocketglm.engine.torch.device import device_memory, give_back
+from pocketglm.engine.torch.device import current, device_memory, give_back
+from pocketglm.engine.torch.operations import Operations, Pass, Record
 from pocketglm.engine.torch.weights import DeviceWeights
 from pocketglm.errors import DeviceMemoryError, EngineError
+
+if TYPE_CHECKING:
+    from pocketglm.engine.torch.kernels.replay import Replayer
 
 LOGITS_AT_ONCE = 1 << 24
 """Logits that stand on the device at a time (64 MiB)."""
@@ -32,11 +37,16 @@ class TorchStage(SequenceStage[SequenceCache]):
         blocks: range,
         weights: Sequence[DeviceWeights],
         layout: CacheLayout,
+        operations: Operations,
+        record: Record | None,
         threads: int | None,
     ) -> None:
         super().__init__(spec, blocks, list(weights), lambda: SequenceCache(layout))
         self.device = layout.device
+        self._layout = layout
+        self._operations = operations
         self._threads = threads
+        self._replayer = _replayer(layout, self._compute, record) if operations.kernels and record else None
 
     def forward(self, hidden: Float32, batch: Batch) -> Float32:
         self._check_loaded()
@@ -44,7 +54,11 @@ class TorchStage(SequenceStage[SequenceCache]):
         try:
             for segment in batch.segments:
                 self._caches[segment.sequence].reserve(segment.count)
-            with device_memory(f"a pass of {batch.rows} rows"), cpu_threads(self._threads):
+            with (
+                device_memory(f"a pass of {batch.rows} rows"),
+                cpu_threads(self._threads),
+                current(self.device),
+            ):
                 output = self._run(hidden, batch)
         except DeviceMemoryError:
             for segment in batch.segments:
@@ -56,6 +70,8 @@ class TorchStage(SequenceStage[SequenceCache]):
 
     def release(self) -> None:
         super().release()
+        if self._replayer:
+            self._replayer.clear()
         give_back(self.device)
 
     def weight_bytes(self) -> int:
@@ -68,22 +84,36 @@ class TorchStage(SequenceStage[SequenceCache]):
 
     @torch.inference_mode()
     def _run(self, hidden: Float32, batch: Batch) -> Float32:
-        rows = PassRows.of(self._spec, batch, self._caches, self.device)
-        x = torch.from_numpy(np.array(hidden)).to(self.device)
-        for index, weights in enumerate(self._parts):
-            window = self._spec.window_of(self.blocks[index])
-            x = block_forward(self._spec, x, weights, index, window, rows)
-        output: Float32 = x.cpu().numpy()
+        found = self._replayer.run(hidden, batch, self._caches) if self._replayer else None
+        if found is None:
+            rows = self._operations.pass_of(self._layout, batch, self._caches)
+            found = self._compute(torch.from_numpy(np.array(hidden)).to(self.device), rows)
+        output: Float32 = found.cpu().numpy()
         return output
+
+    def _compute(self, hidden: Tensor, rows: Pass) -> Tensor:
+        return blocks_forward(self._spec, hidden, self.blocks, self._parts, self._operations.functions, rows)
+
+
+def _replayer(layout: CacheLayout, compute: Callable[[Tensor, Pass], Tensor], record: Record) -> Replayer:
+    from pocketglm.engine.torch.kernels.replay import Replayer
+
+    return Replayer(layout, compute, record)
 
 
 class TorchHead:
     """See `contract.Head`."""
 
     def __init__(
-        self, spec: ModelSpec, weights: DeviceWeights, device: torch.device, threads: int | None
+        self,
+        spec: ModelSpec,
+        weights: DeviceWeights,
+        device: torch.device,
+        operations: Operations,
+        threads: int | None,
     ) -> None:
         self.device = device
+        self._functions = operations.functions
         self._spec = spec
         self._weights: DeviceWeights | None = weights
         self._threads = threads
@@ -93,7 +123,7 @@ class TorchHead:
             raise EngineError("the head was released", hint="load it again")
         check_hidden(self._spec, hidden)
         size = f"the logits of {len(hidden)} rows of {self._spec.vocab_size}"
-        with device_memory(size), cpu_threads(self._threads):
+        with device_memory(size), cpu_threads(self._threads), current(self.device):
             return self._run(self._weights, hidden)
 
     def weight_bytes(self) -> int:
@@ -110,8 +140,8 @@ class TorchHead:
         logits = np.empty((len(hidden), self._spec.vocab_size), dtype=np.float32)
         for start in range(0, len(hidden), step):
             x = torch.from_numpy(np.array(hidden[start : start + step])).to(self.device)
-            normed = plain.norm(self._spec, x, weights.norms["norm"])
-            found = plain.linear(normed, weights.linears["head"])
+            normed = self._functions.norm(self._spec, x, weights.norms["norm"])
+            found = self._functions.linear(normed, weights.linears["head"])
             logits[start : start + step] = found.cpu().numpy()
         return logits
 
