@@ -1,6 +1,6 @@
 // The models on the phone: what is there, which one runs, what is being imported. Signals hold what is shown.
 
-import { signal } from '@preact/signals';
+import { batch, signal } from '@preact/signals';
 import { type AnswerDefaults, readDefaults } from './answerDefaults';
 import { type Bridge, HostError, number, record, text } from './bridge';
 import type { Engine } from './engine';
@@ -89,6 +89,7 @@ export class Models {
   readonly importFailure = signal<Error | undefined>(undefined);
   readonly added = signal<Package | undefined>(undefined); // by the last import
   readonly plans = signal<ReadonlyMap<string, Plan>>(new Map()); // of those that do not run
+  readonly problem = signal<Error | undefined>(undefined); // of anything but a start or an import
   readonly notice = signal<Notice | undefined>(undefined);
   readonly choice = signal<EngineChoice>(storedChoice());
   readonly known = signal(false); // whether the list was read
@@ -97,6 +98,8 @@ export class Models {
   stopAnswer: () => void = () => undefined;
 
   private restarts = 0;
+  private ends = 0; // of the engine, unexpected ones
+  private opening: Promise<void> = Promise.resolve();
   private starting: Promise<void> = Promise.resolve();
 
   constructor(
@@ -114,16 +117,26 @@ export class Models {
   }
 
   /** Reads what is there and starts the model that ran last, unless the app ended while loading it. */
-  async open(): Promise<void> {
+  open(): Promise<void> {
+    this.opening = this.openLast();
+    return this.opening;
+  }
+
+  private async openLast(): Promise<void> {
+    await this.attempt(() => this.endLeftovers());
     await this.refresh();
     this.known.value = true;
     const last = this.packages.value.find(({ id }) => id === localStorage.getItem(LAST));
     const broken = localStorage.getItem(STARTING);
     localStorage.removeItem(STARTING);
-    if (last?.complete && last.id !== broken) await this.start(last);
+    if (last?.complete && last.id !== broken) await this.begin(last);
   }
 
-  async refresh(): Promise<void> {
+  refresh(): Promise<void> {
+    return this.attempt(() => this.read());
+  }
+
+  private async read(): Promise<void> {
     const [device, list] = await Promise.all([
       this.bridge.call('device.info'),
       this.bridge.call('packages.list'),
@@ -136,14 +149,15 @@ export class Models {
   /** Loads a package in place of the one that runs. What goes wrong is in `failure`. */
   start(wanted: Package): Promise<void> {
     this.stopAnswer();
-    this.starting = this.starting.then(() => this.load(wanted));
-    return this.starting;
+    this.restarts = 0;
+    return this.begin(wanted);
   }
 
   /** Resolves when a model answers; undefined where none does. */
   async ready(): Promise<Running | undefined> {
+    await this.opening;
     await this.starting;
-    if (this.phase.value === 'paused' && this.chosen.value !== undefined) await this.start(this.chosen.value);
+    if (this.phase.value === 'paused' && this.chosen.value !== undefined) await this.begin(this.chosen.value);
     return this.phase.value === 'ready' ? this.running.value : undefined;
   }
 
@@ -175,20 +189,22 @@ export class Models {
     }
   }
 
-  async cancelImport(): Promise<void> {
-    await this.bridge.call('import.cancel');
+  cancelImport(): Promise<void> {
+    return this.act(async () => void (await this.bridge.call('import.cancel')));
   }
 
   async rename({ id }: Package, name: string): Promise<void> {
-    const renamed = packageOf((await this.bridge.call('packages.rename', { package: id, name })).package);
-    if (this.chosen.value?.id === id) this.chosen.value = renamed;
+    await this.act(async () => {
+      const renamed = packageOf((await this.bridge.call('packages.rename', { package: id, name })).package);
+      if (this.chosen.value?.id === id) this.chosen.value = renamed;
+    });
     await this.refresh();
   }
 
   /** Deletes a package; the engine is stopped first where it runs this one. */
   async delete({ id }: Package): Promise<void> {
     if (this.chosen.value?.id === id) await this.leave();
-    await this.bridge.call('packages.delete', { package: id });
+    await this.act(async () => void (await this.bridge.call('packages.delete', { package: id })));
     await this.refresh();
   }
 
@@ -196,11 +212,17 @@ export class Models {
   async leave(): Promise<void> {
     this.stopAnswer();
     await this.starting;
-    await this.bridge.call('engine.stop');
+    await this.act(async () => void (await this.bridge.call('engine.stop')));
     this.phase.value = 'idle';
     this.chosen.value = undefined;
     this.running.value = undefined;
     localStorage.removeItem(LAST);
+  }
+
+  /** After what is being loaded now. An answer that waits for a model is not stopped. */
+  private begin(wanted: Package): Promise<void> {
+    this.starting = this.starting.then(() => this.load(wanted));
+    return this.starting;
   }
 
   private async load(wanted: Package): Promise<void> {
@@ -214,14 +236,39 @@ export class Models {
       prompts.catch(() => undefined); // reported below, after the engine's own troubles
       const params = { package: wanted.id, ...this.choice.value };
       const started = await this.bridge.call('engine.start', params);
-      this.running.value = runningOf(wanted, started, await prompts);
-      this.phase.value = 'ready';
+      const ends = this.ends;
+      const running = runningOf(wanted, started, await prompts);
+      batch(() => {
+        this.running.value = running;
+        this.phase.value = 'ready';
+      });
+      if (this.ends !== ends) this.startAgain();
       localStorage.setItem(LAST, wanted.id);
     } catch (error) {
       this.failure.value = asError(error);
       this.phase.value = 'failed';
     } finally {
       localStorage.removeItem(STARTING);
+    }
+  }
+
+  /** The system may have ended the page, but not the app: nobody waits for what that page had begun. */
+  private async endLeftovers(): Promise<void> {
+    await this.bridge.call('import.cancel');
+    await this.engine.stopAll().catch(() => undefined); // an error where no engine runs
+  }
+
+  /** Something that the reader asked for: an older problem is no longer told. */
+  private act(action: () => Promise<void>): Promise<void> {
+    this.problem.value = undefined;
+    return this.attempt(action);
+  }
+
+  private async attempt(action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      this.problem.value = asError(error);
     }
   }
 
@@ -255,7 +302,13 @@ export class Models {
   }
 
   private engineEnded(expected: boolean): void {
-    if (expected || this.phase.value !== 'ready' || this.chosen.value === undefined) return;
+    if (expected) return;
+    this.ends++;
+    if (this.phase.value === 'ready') this.startAgain();
+  }
+
+  private startAgain(): void {
+    if (this.chosen.value === undefined) return;
     this.running.value = undefined;
     if (this.restarts >= MOST_RESTARTS) {
       this.failure.value = new HostError('crashed', 'the engine ends again and again');
@@ -264,8 +317,7 @@ export class Models {
     }
     this.restarts++;
     const wanted = this.chosen.value;
-    this.starting = this.starting.then(() => this.load(wanted));
-    void this.starting.then(() => {
+    void this.begin(wanted).then(() => {
       if (this.phase.value === 'ready') this.notice.value = 'restarted';
     });
   }
@@ -276,8 +328,11 @@ export class Models {
       this.notice.value = 'memoryStopped';
       this.stopAnswer();
     } else if (this.phase.value === 'ready') {
-      this.notice.value = 'paused';
-      this.phase.value = 'paused';
+      batch(() => {
+        this.notice.value = 'paused';
+        this.phase.value = 'paused';
+        this.running.value = undefined;
+      });
       this.bridge.call('engine.stop').catch(() => undefined);
     }
   }
