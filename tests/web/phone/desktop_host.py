@@ -64,4 +64,5 @@ class DesktopPageHost(PageHost):
             return
         super().close()
         with self.app:
-            self._reader.join(TIMEOUT)
+            pass  # ends it, and looks at what it leaves
+        self._reader.join(TIMEOUT)

@@ -2,62 +2,23 @@
 
 import { batch, signal } from '@preact/signals';
 import { type AnswerDefaults, readDefaults } from './answerDefaults';
-import { type Bridge, HostError, number, record, text } from './bridge';
+import { type Bridge, HostError, number, text } from './bridge';
 import type { Engine } from './engine';
 import { PromptProblem } from './prompt/problem';
 import type { Prompter } from './prompt/prompter';
-
-export interface Package {
-  id: string;
-  name: string;
-  complete: boolean;
-  bytes: number;
-  copied: number;
-  family: string;
-  blocks: number;
-  contextLength: number;
-  template: boolean;
-}
-
-export interface Device {
-  version: string;
-  freeMemory: number;
-  totalMemory: number;
-  freeStorage: number;
-  cores: number;
-  bigCores: number;
-}
-
-export interface Plan {
-  fits: boolean;
-  context: number;
-  kv: string;
-  threads: number;
-  anonymous: number;
-  weights: number;
-  free: number;
-  streamed: boolean;
-}
-
-/** What the reader asks of the engine; a field that is left out is chosen by the app. */
-export interface EngineChoice {
-  context?: number | undefined;
-  kv?: 'float16' | 'int8' | undefined;
-  threads?: number | undefined;
-}
-
-/** A model in the engine. */
-export interface Running {
-  package: Package;
-  plan: Plan;
-  context: number;
-  threads: number;
-  blocks: number;
-  weightBytes: number;
-  streamedBytes: number;
-  template: boolean;
-  defaults: AnswerDefaults;
-}
+import {
+  type Device,
+  deviceOf,
+  type EngineChoice,
+  type Package,
+  type Plan,
+  packageOf,
+  planOf,
+  type Running,
+  runningOf,
+  storeChoice,
+  storedChoice,
+} from './values';
 
 /**
  * idle: no model was chosen. starting: one is being loaded. ready: it answers. paused: stopped to free memory,
@@ -75,7 +36,6 @@ export type Notice = 'restarted' | 'memoryLow' | 'memoryStopped' | 'paused';
 
 const LAST = 'pocketglm.package';
 const STARTING = 'pocketglm.starting'; // still there at the next start: the app ended while it loaded this
-const CHOICE = 'pocketglm.engine';
 const MOST_RESTARTS = 2; // in a row, without an answer between them
 
 export class Models {
@@ -168,7 +128,7 @@ export class Models {
 
   choose(choice: EngineChoice): void {
     this.choice.value = choice;
-    localStorage.setItem(CHOICE, JSON.stringify(choice));
+    storeChoice(choice);
     void this.planAll();
   }
 
@@ -340,76 +300,4 @@ export class Models {
 
 function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
-}
-
-function runningOf(
-  wanted: Package,
-  started: Record<string, unknown>,
-  prompts: { template: boolean; defaults: AnswerDefaults },
-): Running {
-  const loaded = record(started.loaded);
-  return {
-    package: wanted,
-    plan: planOf(started.plan),
-    context: number(loaded.context),
-    threads: number(loaded.threads),
-    blocks: number(loaded.blocks),
-    weightBytes: number(loaded.weight_bytes),
-    streamedBytes: number(loaded.streamed_bytes),
-    ...prompts,
-  };
-}
-
-function planOf(value: unknown): Plan {
-  const plan = record(value);
-  return {
-    fits: plan.fits === true,
-    context: number(plan.context),
-    kv: text(plan.kv),
-    threads: number(plan.threads),
-    anonymous: number(plan.anonymous),
-    weights: number(plan.weights),
-    free: number(plan.free),
-    streamed: plan.streamed === true,
-  };
-}
-
-function packageOf(value: unknown): Package {
-  const found = record(value);
-  return {
-    id: text(found.id),
-    name: text(found.name),
-    complete: found.complete === true,
-    bytes: number(found.bytes),
-    copied: number(found.copied),
-    family: text(found.family),
-    blocks: number(found.blocks),
-    contextLength: number(found.contextLength),
-    template: found.template === true,
-  };
-}
-
-function deviceOf(info: Record<string, unknown>): Device {
-  const memory = record(info.memory);
-  return {
-    version: text(info.version),
-    freeMemory: number(memory.free),
-    totalMemory: number(memory.total),
-    freeStorage: number(record(info.storage).free),
-    cores: number(info.cores),
-    bigCores: number(info.bigCores),
-  };
-}
-
-function storedChoice(): EngineChoice {
-  try {
-    const { context, kv, threads } = record(JSON.parse(localStorage.getItem(CHOICE) ?? '{}'));
-    return {
-      ...(number(context) > 0 ? { context: number(context) } : {}),
-      ...(kv === 'float16' || kv === 'int8' ? { kv } : {}),
-      ...(number(threads) > 0 ? { threads: number(threads) } : {}),
-    };
-  } catch {
-    return {};
-  }
 }

@@ -2,9 +2,10 @@ import { useEffect } from 'preact/hooks';
 import { Dialog } from '../../components/Dialog';
 import { ModelFacts } from '../../components/ModelDialog';
 import { formatBytes, formatNumber } from '../../i18n';
-import type { EngineChoice, Models } from '../models';
+import type { Models } from '../models';
 import { reasonOf } from '../reasons';
 import { p } from '../texts';
+import type { EngineChoice } from '../values';
 import { ImportButtons, ImportProgress } from './Importing';
 import { PackageItem } from './PackageItem';
 
