@@ -372,6 +372,21 @@ def test_a_long_conversation_says_what_to_do(
 # For everyone
 
 
+def test_back_closes_what_is_open(host: ScriptedHost, page: Page) -> None:
+    """What Android's back button does while the page's history has an entry to go back to."""
+    page.get_by_label("Show conversations").click()
+    page.locator(".sidebar.open").wait_for()
+    page.go_back()
+    page.locator(".sidebar.open").wait_for(state="detached")
+    dialog = models(page)
+    page.go_back()
+    dialog.wait_for(state="detached")
+    page.get_by_label("Settings", exact=True).click()
+    page.get_by_role("button", name="Done").click()
+    page.wait_for_function("() => history.state === null")  # closed otherwise: nothing is left to go back to
+    assert "Good!" in ask(page, "Hello").inner_text()
+
+
 def test_chinese(host: ScriptedHost, open_phone: OpenPhone) -> None:
     host.wanted = Failure("storage", needed=5 * MIB, free=3 * MIB)
     page = open_phone(host, locale="zh-CN")
