@@ -61,7 +61,8 @@ def chat(
     if system is not None:
         conversation.system = system
     limits = {"kv": kv, "context": context, "lookup": lookup}
-    placement = placement_of(package, place, gpu_layers, gpu_memory)
+    asked = {"memory": memory, "context": context, "kv": kv, "backend": backend, "threads": threads}
+    placement = placement_of(package, place, gpu_layers, gpu_memory, **asked)
     if placement is None and memory is None and backend is None:
         placement = placement_for_free_memory(package, engine, threads, kv, context)
     with load(package, engine, threads, memory, backend, placement=placement, **limits) as model:
