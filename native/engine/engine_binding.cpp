@@ -206,6 +206,12 @@ class Stage {
         return usage_dict(usage);
     }
 
+    uint64_t work_bytes(int start, int count, int prefix) {
+        uint64_t bytes = 0;
+        check(pglm_stage_work_bytes(stage_.get(), start, count, prefix, &bytes));
+        return bytes;
+    }
+
     std::vector<bool> streamed() const {
         Streamed read(blocks_);
         check(pglm_stage_streamed(stage_.get(), read.data()));
@@ -249,6 +255,12 @@ class Head {
             status = pglm_head_logits(head_.get(), hidden.data(), static_cast<int32_t>(rows), output.data());
         }
         check(status);
+    }
+
+    uint64_t work_bytes(int rows) const {
+        uint64_t bytes = 0;
+        check(pglm_head_work_bytes(head_.get(), rows, &bytes));
+        return bytes;
     }
 
     nb::dict usage() const {
@@ -345,14 +357,16 @@ NB_MODULE(_engine, module) {
         .def("forward", &Stage::forward, nb::arg("segments"), nb::arg("positions"), nb::arg("hidden"),
              nb::arg("output").noconvert())
         .def("usage", &Stage::usage)
-        .def("streamed", &Stage::streamed);
+        .def("streamed", &Stage::streamed)
+        .def("work_bytes", &Stage::work_bytes, nb::arg("start"), nb::arg("count"), nb::arg("prefix") = 0);
     nb::class_<Head>(module, "Head")
         .def(nb::init<const nb::dict&, const File&, int, const std::optional<std::string>&, uint64_t,
                       uint64_t>(),
              nb::arg("spec"), nb::arg("file"), nb::arg("threads"), nb::arg("isa").none(), nb::arg("memory"),
              nb::arg("reserve") = 0)
         .def("logits", &Head::logits, nb::arg("hidden"), nb::arg("output").noconvert())
-        .def("usage", &Head::usage);
+        .def("usage", &Head::usage)
+        .def("work_bytes", &Head::work_bytes, nb::arg("rows"));
     nb::class_<Sampler>(module, "Sampler")
         .def(nb::init<double, int64_t, double, double, double, double, double, int>(), nb::arg("temperature"),
              nb::arg("top_k"), nb::arg("top_p"), nb::arg("min_p"), nb::arg("repetition_penalty"),

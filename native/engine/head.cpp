@@ -38,16 +38,22 @@ Head::Head(const pglm_spec& spec, const pglm_file& file, const pglm_options& opt
       account_(options.memory_bytes),
       weights_(head_file(spec_, file), account_, options.reserve_bytes) {}
 
+Head::Sizes Head::sizes(int rows) const {
+    const LinearView& linear = weights_.shape(0).head;
+    const int most = std::max(1, std::min(rows, SLICE_ROWS));
+    Sizes found{};
+    found.normed = aligned(sizeof(float) * most * spec_.hidden_size);
+    found.activations = aligned(machine_.kernels->activation_bytes(linear, most));
+    found.outliers = aligned(sizeof(OutlierRow) * most);
+    found.scratch = aligned(step_scratch_bytes(*machine_.kernels, linear, most));
+    found.all = found.normed + found.activations + found.outliers + found.scratch * machine_.team->count();
+    return found;
+}
+
 void Head::logits(const float* hidden, int rows, float* out) {
     require(rows >= 0, "the number of rows is negative");
-    const LinearView& linear = weights_.shape(0).head;
-    const int most = std::min(rows, SLICE_ROWS);
     if (rows == 0) return;
-    const std::size_t normed = aligned(sizeof(float) * most * spec_.hidden_size);
-    const std::size_t activations = aligned(machine_.kernels->activation_bytes(linear, most));
-    const std::size_t scratch = aligned(step_scratch_bytes(*machine_.kernels, linear, most));
-    const std::size_t outliers = aligned(sizeof(OutlierRow) * most);
-    const std::size_t bytes = normed + activations + outliers + scratch * machine_.team->count();
+    const auto [normed, activations, outliers, scratch, bytes] = sizes(rows);
     if (work_.size() < bytes) {
         work_ = Buffer();
         work_ = Buffer(account_, bytes, "activations");

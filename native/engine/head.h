@@ -15,10 +15,17 @@ class Head {
     Head(const pglm_spec& spec, const pglm_file& file, const pglm_options& options);
 
     void logits(const float* hidden, int rows, float* out);
+    std::uint64_t work_bytes(int rows) const { return sizes(rows).all; }
     pglm_usage usage() const;
 
   private:
     struct Slice;
+    // Bytes of work memory: of its parts, and of all of it.
+    struct Sizes {
+        std::size_t normed, activations, outliers, scratch, all;
+    };
+
+    Sizes sizes(int rows) const;
 
     void run(Member& member, const Slice& slice) const;
 

@@ -110,6 +110,14 @@ pglm_status pglm_stage_copy_prefix(pglm_stage* stage, int64_t source, int64_t ta
     });
 }
 
+pglm_status pglm_stage_work_bytes(pglm_stage* stage, int32_t start, int32_t count, int32_t prefix,
+                                  uint64_t* bytes) {
+    return guarded([&] {
+        require(stage != nullptr && bytes != nullptr, "an argument is null");
+        *bytes = stage->work_bytes(start, count, prefix);
+    });
+}
+
 pglm_status pglm_stage_save(const pglm_stage* stage, int64_t sequence, float* keys, float* values) {
     return guarded([&] {
         require(stage != nullptr && keys != nullptr && values != nullptr, "an argument is null");
@@ -149,6 +157,13 @@ pglm_status pglm_head_usage(const pglm_head* head, pglm_usage* usage) {
     return guarded([&] {
         require(head != nullptr && usage != nullptr, "an argument is null");
         *usage = head->usage();
+    });
+}
+
+pglm_status pglm_head_work_bytes(const pglm_head* head, int32_t rows, uint64_t* bytes) {
+    return guarded([&] {
+        require(head != nullptr && bytes != nullptr, "an argument is null");
+        *bytes = head->work_bytes(rows);
     });
 }
 

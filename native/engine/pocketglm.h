@@ -127,6 +127,9 @@ pglm_status pglm_stage_length(const pglm_stage* stage, int64_t sequence, int32_t
 pglm_status pglm_stage_truncate(pglm_stage* stage, int64_t sequence, int32_t length);
 /* Append the first `length` positions of `source` to the open, empty `target`. */
 pglm_status pglm_stage_copy_prefix(pglm_stage* stage, int64_t source, int64_t target, int32_t length);
+/* Bytes of activations and scratch that a pass of `count` rows after `start` cached positions takes. */
+pglm_status pglm_stage_work_bytes(pglm_stage* stage, int32_t start, int32_t count, int32_t prefix,
+                                  uint64_t* bytes);
 /* keys and values: float32 [blocks, length, kv_heads, head_dim]. */
 pglm_status pglm_stage_save(const pglm_stage* stage, int64_t sequence, float* keys, float* values);
 pglm_status pglm_stage_restore(pglm_stage* stage, int64_t sequence, int32_t length, const float* keys,
@@ -152,6 +155,8 @@ pglm_status pglm_head_load(const pglm_spec* spec, const pglm_file* file, const p
                            pglm_head** head);
 void pglm_head_free(pglm_head* head);
 pglm_status pglm_head_usage(const pglm_head* head, pglm_usage* usage);
+/* Bytes of activations and scratch that `rows` rows take. */
+pglm_status pglm_head_work_bytes(const pglm_head* head, int32_t rows, uint64_t* bytes);
 /* hidden [rows, hidden_size] -> logits [rows, vocab_size]. */
 pglm_status pglm_head_logits(pglm_head* head, const float* hidden, int32_t rows, float* logits);
 

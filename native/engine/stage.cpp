@@ -133,6 +133,16 @@ void Stage::grow_work(std::size_t bytes) {
     work_ = Buffer(account_, bytes, "activations");
 }
 
+std::uint64_t Stage::work_bytes(int start, int count, int prefix) {
+    require(start >= 0 && count > 0 && prefix >= 0, "a pass has rows, after positions");
+    require(start <= INT_MAX / 4 - count, "the batch has too many rows");
+    // A pass that is only measured touches no cache
+    const PassSegment segment{nullptr, 0, count, start, prefix};
+    return ForwardPass({&spec_, machine_.kernels, machine_.math, &layout_, &weights_}, {segment}, count,
+                       machine_.team->count())
+        .work_bytes();
+}
+
 pglm_usage Stage::usage() const {
     pglm_usage usage{};
     usage.isa = machine_.kernels->name;

@@ -40,6 +40,7 @@ class Stage {
     void restore(std::int64_t sequence, int length, const float* keys, const float* values);
     void forward(const pglm_segment* segments, int count, const std::int32_t* positions, const float* hidden,
                  float* output);
+    std::uint64_t work_bytes(int start, int count, int prefix);
     pglm_usage usage() const;
     int block_count() const { return weights_.count(); }
     bool is_streamed(int block) const { return !weights_.is_mapped(block); }

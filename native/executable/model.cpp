@@ -1,7 +1,9 @@
 #include "model.h"
 
 #include <algorithm>
+#include <thread>
 
+#include "memory_plan.h"
 #include "refusal.h"
 
 namespace pocketglm::executable {
@@ -26,9 +28,10 @@ void check(pglm_status status) {
     throw Refusal("engine", problem);
 }
 
-pglm_options engine_options(const LoadOptions& options, std::uint64_t memory) {
+// `reserve` bytes of `memory` are not for weights; 0: a quarter of it.
+pglm_options engine_options(const LoadOptions& options, std::uint64_t memory, std::uint64_t reserve = 0) {
     const char* isa = options.isa.empty() ? nullptr : options.isa.c_str();
-    return {options.threads, options.kv_type, isa, memory, 0, nullptr};
+    return {options.threads, options.kv_type, isa, memory, reserve, nullptr};
 }
 
 }  // namespace
@@ -46,7 +49,7 @@ void Model::load_stage(const LoadOptions& options) {
     const pglm_spec spec = this->spec().engine_spec();
     std::vector<pglm_file> files;
     for (const WeightFileEntry& block : package_.blocks()) files.push_back(block.description());
-    const pglm_options engine = engine_options(options, memory_for_blocks(options));
+    const pglm_options engine = engine_options(options, memory_for_blocks(options), reserve(options));
     pglm_stage* stage = nullptr;
     check(pglm_stage_load(&spec, files.data(), static_cast<std::int32_t>(files.size()), &engine, &stage));
     stage_.reset(stage);
@@ -72,6 +75,14 @@ std::uint64_t Model::memory_for_blocks(const LoadOptions& options) const {
                       "allow more memory");
     }
     return options.memory - others;
+}
+
+// What of that is kept for the cache and for work, where the request says how long the sequence gets.
+std::uint64_t Model::reserve(const LoadOptions& options) const {
+    if (options.memory == 0 || options.context == 0) return 0;
+    const int all = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    const int threads = options.threads == 0 ? all : options.threads;
+    return bytes_beside_weights(spec(), options.kv_type, context_, threads);
 }
 
 int Model::reuse(const std::vector<std::int32_t>& prompt) {

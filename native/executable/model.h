@@ -54,6 +54,7 @@ class Model {
     void load_stage(const LoadOptions& options);
     void load_head(const LoadOptions& options);
     std::uint64_t memory_for_blocks(const LoadOptions& options) const;
+    std::uint64_t reserve(const LoadOptions& options) const;
     int piece_size(const std::int32_t* tokens, int count) const;
     void forward_piece(const std::int32_t* tokens, int count);
     bool same_context(const std::vector<std::int32_t>& prompt) const;

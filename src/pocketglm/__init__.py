@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pocketglm.generate.model import Model, load
     from pocketglm.generate.sampler import SamplingSettings
     from pocketglm.generate.session import Session
+    from pocketglm.plan.placement import Placement
     from pocketglm.serve.async_model import AsyncModel
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _EXPORTS = {
     "AsyncModel": "pocketglm.serve.async_model",
     "Conversation": "pocketglm.generate.chat",
     "Model": "pocketglm.generate.model",
+    "Placement": "pocketglm.plan.placement",
     "PocketGLMError": "pocketglm.errors",
     "SamplingSettings": "pocketglm.generate.sampler",
     "Session": "pocketglm.generate.session",
@@ -35,6 +37,7 @@ __all__ = [
     "AsyncModel",
     "Conversation",
     "Model",
+    "Placement",
     "PocketGLMError",
     "SamplingSettings",
     "Session",

@@ -237,6 +237,8 @@ def pack(package: Path, kind: str, change: Callable[[], Any]) -> Path:
         (("model", "num_blocks"), 1025),
         (("model", "vocab_size"), 2**24 + 1),
         (("model", "hidden_size"), "64"),
+        (("model", "num_kv_heads"), 3),
+        (("model", "head_dim"), 2**24),
         (("model", "family"), 1),
         (("embedding", "dtype"), "int8"),
         (("files",), []),

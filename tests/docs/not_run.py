@@ -43,6 +43,8 @@ EXACT = {
     "POCKETGLM_API_KEY=secret pocketglm serve smollm2-int4 --host 0.0.0.0": "listens to other machines",
     "make web-packages": "takes npm packages from the network; is a part of `make test`",
     "make phone-page": "takes npm packages from the network; is a part of `make test`",
+    'pocketglm run smollm2-int4 "Hello" --max-tokens 8 --place gpu:0-9,ram:10-26,disk:27-29,ram:head '
+    "--backend cpu": "names the 30 blocks of SmolLM2; tests/cli/test_placing.py has a smaller one",
     "cd web && npm run dev": "runs until it is stopped",
 }
 PREFIXES = {

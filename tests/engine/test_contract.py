@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from engine.contract_suite import EngineContract, OpenPackage, open_package, opened_packages
 from engine.mnn.graphs import add_graphs, need_mnn
@@ -61,7 +62,7 @@ class TestTorchEngine(EngineContract):
 
     @pytest.fixture
     def engine(self) -> Engine:
-        return TorchEngine(kv="float32")
+        return TorchEngine(kv="float32", kernels=False)
 
 
 class TestTorchEngineHalfCache(EngineContract):
@@ -70,6 +71,10 @@ class TestTorchEngineHalfCache(EngineContract):
     engine_name = "torch"
     same_weights = 1e-3
     other_engine = 5e-3
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return TorchEngine(kernels=False)
 
 
 class TestTorchEngineInt8Cache(EngineContract):
@@ -80,7 +85,14 @@ class TestTorchEngineInt8Cache(EngineContract):
 
     @pytest.fixture
     def engine(self) -> Engine:
-        return TorchEngine(kv="int8")
+        return TorchEngine(kv="int8", kernels=False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the interpreter is too slow for the whole suite")
+class TestTorchKernels(EngineContract):
+    engine_name = "torch"
+    same_weights = 5e-3  # one row is multiplied in float32, many in float16
+    other_engine = 5e-3
 
 
 @pytest.fixture(scope="module")

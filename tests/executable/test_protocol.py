@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 import pocketglm
 from engine.contract_specs import FORMATS, SPECS
 from engine.tiny_packages import random_tensors, write_package
-from executable.engine_process import TIMEOUT, EngineProcess, engine_command
+from executable.engine_process import TIMEOUT, EngineProcess, Event, engine_command
+from pocketglm.package.reader import Package
+from pocketglm.plan.native_memory import block_sizes, buffer_bytes, cache_bytes, head_file_bytes, work_bytes
 
 # Big enough that an answer of its whole context cannot end before a stop gets there
 SLOW = replace(SPECS["plain"], hidden_size=256, intermediate_size=1024, num_blocks=12, max_context=200_000)
@@ -305,6 +307,21 @@ def test_memory_limits(engine: EngineProcess, slow: Path) -> None:
     assert loaded["streamed_bytes"] > 0
     assert loaded["weight_bytes"] < blocks + head
     assert engine.generate(range(1, 40), max_tokens=30)[0] == expected
+
+
+def test_a_context_has_its_room_under_a_limit(engine: EngineProcess, slow: Path) -> None:
+    """With `context` exactly its cache and work are kept, as Python's planner has them; the rest is for
+    weights."""
+    with Package.open(slow) as package:
+        sizes = block_sizes(package.manifest, range(SLOW.num_blocks)).values()
+        head = head_file_bytes(package.manifest)
+    beside = cache_bytes(SLOW, SLOW.num_blocks, "int8", 2000) + work_bytes(SLOW, 2, 2000)
+    least = head + (16 << 20) + 4 * SLOW.vocab_size + beside + 2 * buffer_bytes(max(sizes))
+    options: Event = {"package": str(slow), "threads": 2, "kv": "int8", "context": 2000}
+    refused = engine.ask(command="load", **options, memory=least - 1)
+    assert (refused["event"], refused["code"]) == ("error", "memory")
+    assert engine.ask(command="load", **options, memory=least)["streamed_bytes"] == sum(sizes)
+    assert engine.generate([5] * 1990, max_tokens=10)[1]["generated_tokens"] == 10
 
 
 def test_a_cache_beyond_the_memory_limit_is_refused(engine: EngineProcess, slow: Path) -> None:

@@ -310,3 +310,13 @@ def test_sessions_are_independent(causal: Model) -> None:
     one.close()
     np.testing.assert_allclose(other.forward([3]), from_scratch(causal, [*text(7, 1), 3])[-1:], atol=1e-4)
     other.close()
+
+
+def test_the_last_logits_of_a_long_text_keep_no_other_rows(causal: Model) -> None:
+    """A memory limit plans for the rows of one piece."""
+    ids = text(session_module.CHUNK_ROWS + 10)
+    with causal.session() as session:
+        assert len(session.hidden(ids, last_only=True)) == 10
+        session.truncate(0)
+        last = session.forward(ids, last_only=True)
+    np.testing.assert_allclose(last[0], from_scratch(causal, ids)[-1], atol=1e-4)

@@ -276,6 +276,20 @@ def test_metrics(causal_path: Path) -> None:
         assert re.search(r"^pocketglm_running 0.0$", text, re.MULTILINE)
 
 
+def test_the_state_says_where_every_block_is(causal_path: Path) -> None:
+    placement = {"placement": "gpu:0,ram:1,disk:2", "backend": "cpu"}
+    with running(causal_path, engine="native", load_settings=placement) as server:
+        server.chat(max_tokens=4)
+        status = answers.Status.model_validate(server.client.get("/v1/pocketglm/status").json())
+        assert [(block.engine, block.place) for block in status.blocks] == [
+            ("torch", "gpu"), ("native", "ram"), ("native", "disk"),
+        ]  # fmt: skip
+        assert status.engine == "torch+native"
+        metrics = server.client.get("/metrics").text
+        assert 'pocketglm_blocks{engine="torch",place="gpu"} 1.0' in metrics
+        assert 'pocketglm_blocks{engine="native",place="disk"} 1.0' in metrics
+
+
 ENDLESS = {"ignore_eos": True, "context_overflow": "sliding_window", "max_tokens": 10_000_000}
 
 

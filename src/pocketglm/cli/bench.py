@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketglm.cli import console, options
+from pocketglm.cli.placing import placement_of
 from pocketglm.cli.progress import progress_bar
 from pocketglm.cli.sizes import format_size
 
@@ -40,6 +41,9 @@ def bench(
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
     backend: options.BackendOption = None,
+    place: options.PlaceOption = None,
+    gpu_layers: options.GpuLayersOption = None,
+    gpu_memory: options.GpuMemoryOption = None,
     kv: options.KvOption = None,
     context: options.ContextOption = None,
     json: options.JsonOption = False,
@@ -51,13 +55,14 @@ def bench(
     from pocketglm.generate.bench import BenchSettings
     from pocketglm.generate.bench import bench as measure
 
+    placement = placement_of(package, place, gpu_layers, gpu_memory)
     settings = BenchSettings(prompt_tokens, new_tokens, sequences, rounds, tuple(contexts or ()))
     with progress_bar("measuring") as update:
         result = measure(
             package,
             settings,
             **{"engine": engine, "threads": threads, "memory": memory, "backend": backend},
-            **{"kv": kv, "context": context, "progress": update},
+            **{"kv": kv, "context": context, "placement": placement, "progress": update},
         )
     if json:
         console.report(result.to_dict())
@@ -70,6 +75,7 @@ def _rows(result: BenchResult) -> list[tuple[str, str]]:
     first = f", the first {result.first_prefill_tps:.1f}" if result.rounds > 1 else ""
     rows = [
         ("engine", result.engine),
+        *([("placement", result.placement)] if result.placement else []),
         ("load", f"{result.load_s:.2f} s"),
         ("prefill", f"{result.prefill_tps:.1f} tokens/s ({result.prompt_tokens} tokens{first})"),
         ("decode", f"{result.decode_tps:.1f} tokens/s ({result.new_tokens} tokens{together})"),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pocketglm.cli import console, options
+from pocketglm.cli.placing import placement_of
 
 
 def chat(
@@ -37,6 +38,9 @@ def chat(
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
     backend: options.BackendOption = None,
+    place: options.PlaceOption = None,
+    gpu_layers: options.GpuLayersOption = None,
+    gpu_memory: options.GpuMemoryOption = None,
     kv: options.KvOption = None,
     context: options.ContextOption = None,
     lookup: options.LookupOption = None,
@@ -56,7 +60,8 @@ def chat(
     if system is not None:
         conversation.system = system
     limits = {"kv": kv, "context": context, "lookup": lookup}
-    with load(package, engine, threads, memory, backend, **limits) as model:
+    placement = placement_of(package, place, gpu_layers, gpu_memory)
+    with load(package, engine, threads, memory, backend, placement=placement, **limits) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,
             temperature=temperature,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketglm.cli import console, options
+from pocketglm.cli.placing import placement_of
 from pocketglm.cli.progress import progress_bar
 from pocketglm.errors import InputError
 
@@ -37,6 +38,9 @@ def evaluate(
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
     backend: options.BackendOption = None,
+    place: options.PlaceOption = None,
+    gpu_layers: options.GpuLayersOption = None,
+    gpu_memory: options.GpuMemoryOption = None,
     kv: options.KvOption = None,
     context: options.ContextOption = None,
     json: options.JsonOption = False,
@@ -49,8 +53,10 @@ def evaluate(
     from pocketglm.generate.model import load
     from pocketglm.generate.perplexity import evaluate as measure
 
+    placement = placement_of(package, place, gpu_layers, gpu_memory)
     with ExitStack() as stack:
-        model = stack.enter_context(load(package, engine, threads, memory, backend, kv=kv, context=context))
+        loading = load(package, engine, threads, memory, backend, kv=kv, context=context, placement=placement)
+        model = stack.enter_context(loading)
         tokens = model.tokenizer.encode(read_text(text))
         reference = (
             None
@@ -67,7 +73,7 @@ def evaluate(
                 progress=lambda done, total: update("", done, total),
             )
     if json:
-        console.report({"engine": model.engine_name, **result.to_dict()})
+        console.report({"engine": model.engine_name, "placement": model.place_text, **result.to_dict()})
     else:
         console.answer(console.pairs(_rows(result.to_dict())))
 

@@ -14,7 +14,20 @@ import typer
 from typer.core import TyperGroup
 
 from pocketglm import __version__
-from pocketglm.cli import bench, chat, console, convert, demo, evaluate, export, inspect, run, serve, verify
+from pocketglm.cli import (
+    bench,
+    chat,
+    console,
+    convert,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    plan,
+    run,
+    serve,
+    verify,
+)
 from pocketglm.errors import PocketGLMError
 
 INTERRUPTED, BROKEN_PIPE, UNEXPECTED = 130, 141, 1
@@ -104,6 +117,7 @@ def pocketglm(
 
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
+app.command("plan")(plan.plan)
 app.command("verify")(verify.verify)
 app.command("run")(run.run)
 app.command("chat")(chat.chat)

@@ -15,11 +15,15 @@ LEAST_MEMORY = 64 << 20
 """Even weights streamed from disk pass in pieces of some MiB, beside activations, logits and caches."""
 
 
-def _memory(text: str) -> int:
+def _size(text: str) -> int:
     try:
-        size = parse_size(text)
+        return parse_size(text)
     except InputError as error:
         raise typer.BadParameter(f"{error} ({error.hint})" if error.hint else str(error)) from None
+
+
+def _memory(text: str) -> int:
+    size = _size(text)
     if size < LEAST_MEMORY:
         raise typer.BadParameter(f"{text} is too little for any model; allow at least 64 MiB")
     return size
@@ -83,6 +87,30 @@ BackendOption = Annotated[
         metavar="NAMES",
         help="Where the engine torch computes (cuda, cuda:1, xpu, mps, cpu), or mnn: one name, or by block, "
         "as in 0-13=opencl,14-27=cpu,head=cpu.",
+    ),
+]
+PlaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--place",
+        metavar="TEXT|FILE",
+        help="Where the blocks go, as in gpu:0-9,ram:10-26,disk:27,ram:head, or a plan's file; --engine is "
+        "then for those beside the GPU, --backend names the GPU.",
+    ),
+]
+GpuLayersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--gpu-layers", min=0, metavar="N", help="The first N blocks on the GPU; with all, the head too."
+    ),
+]
+GpuMemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--gpu-memory",
+        parser=_size,
+        metavar="SIZE",
+        help="Memory of the GPU the program may use; blocks that do not fit move off it.",
     ),
 ]
 KvOption = Annotated[

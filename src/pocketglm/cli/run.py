@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketglm.cli import console, options
+from pocketglm.cli.placing import placement_of
 from pocketglm.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def run(
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
     backend: options.BackendOption = None,
+    place: options.PlaceOption = None,
+    gpu_layers: options.GpuLayersOption = None,
+    gpu_memory: options.GpuMemoryOption = None,
     kv: options.KvOption = None,
     context: options.ContextOption = None,
     lookup: options.LookupOption = None,
@@ -74,7 +78,8 @@ def run(
             "the prompt is empty", hint="give some text; with --raw, a model may start from nothing"
         )
     limits = {"kv": kv, "context": context, "lookup": lookup}
-    with load(package, engine, threads, memory, backend, **limits) as model:
+    placement = placement_of(package, place, gpu_layers, gpu_memory)
+    with load(package, engine, threads, memory, backend, placement=placement, **limits) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,
             temperature=temperature,
@@ -91,7 +96,8 @@ def run(
         with kept_session(model, session_file) as session:
             generation = model.answer(prompt_ids(model, text, system, raw), settings, session)
             if json:
-                console.report({"engine": model.engine_name, **result_of(generation.finish(), tidy)})
+                result = result_of(generation.finish(), tidy)
+                console.report({"engine": model.engine_name, "placement": model.place_text, **result})
             elif tidy:
                 console.answer(tidy_answer(generation.finish().text))
             else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketglm.cli import console, options
+from pocketglm.cli.placing import placement_of
 from pocketglm.cli.sizes import parse_size
 from pocketglm.errors import InputError, MissingExtraError
 
@@ -71,6 +72,9 @@ def serve(
     threads: options.ThreadsOption = None,
     memory: options.MemoryOption = None,
     backend: options.BackendOption = None,
+    place: options.PlaceOption = None,
+    gpu_layers: options.GpuLayersOption = None,
+    gpu_memory: options.GpuMemoryOption = None,
     kv: options.KvOption = None,
     context: options.ContextOption = None,
     lookup: options.LookupOption = None,
@@ -100,8 +104,10 @@ def serve(
         grace_s=grace,
     )
     limits = {"kv": kv, "context": context, "lookup": lookup}
-    with load(package, engine, threads, memory, backend, **limits) as model:
-        cache = cache_memory if memory is None else cache_memory or one_context(model)
+    placement = placement_of(package, place, gpu_layers, gpu_memory)
+    with load(package, engine, threads, memory, backend, placement=placement, **limits) as model:
+        limited = memory is not None or (placement is not None and placement.memory is not None)
+        cache = cache_memory or (one_context(model) if limited else None)
         run(model, settings, BatchSettings(batch, queue, cache), ready=_say_where)
 
 

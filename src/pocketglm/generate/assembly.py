@@ -66,6 +66,16 @@ class Assembly:
         """What all engines together keep of `Capabilities.exact_rows`."""
         return exact_rows(self.parts)
 
+    def places(self) -> list[tuple[str, str]]:
+        """Engine and place of every block: `gpu`, or what the stage says, or `cpu`."""
+        found = []
+        for part, stage in zip(self.parts, self.stages, strict=False):  # the last part is the head
+            tell = getattr(stage, "place_of", None)
+            for index in stage.blocks:
+                where = "gpu" if part.on_gpu else str(tell(index)) if tell else "cpu"
+                found.append((part.engine.name, where))
+        return found
+
     def release(self) -> None:
         for stage in self.stages:
             stage.release()

@@ -25,6 +25,7 @@ from pocketglm.generate.load_settings import Backend
 from pocketglm.generate.memory_budget import anonymous_bytes, status_bytes
 from pocketglm.generate.model import Model, load
 from pocketglm.generate.session import Session
+from pocketglm.plan.placement import Placement
 
 Progress = Callable[[str, int, int], None]
 """(what is measured, rounds done, rounds in all)."""
@@ -64,7 +65,9 @@ class ContextRates:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Rates are tokens a second. `prefill_tps` is of one sequence, `decode_tps` of all together.
+    """`placement` is where blocks were in the end, None on one engine.
+
+    Rates are tokens a second. `prefill_tps` is of one sequence, `decode_tps` of all together.
 
     `first_prefill_tps` is the very first one after loading, `prefill_tps` the median of the others
     (the first itself where there are no others). Peaks are bytes: resident memory with mapped files,
@@ -72,6 +75,7 @@ class BenchResult:
     """
 
     engine: str
+    placement: str | None
     prompt_tokens: int
     new_tokens: int
     sequences: int
@@ -104,11 +108,13 @@ def bench(
     backend: Backend = None,
     kv: KVType | None = None,
     context: int | None = None,
+    placement: Placement | str | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Load the package and measure. Raises `InputError` where the tokens exceed its context."""
     began = time.perf_counter()
-    with load(path, engine, threads, memory, backend, kv=kv, context=context) as model:
+    loading = load(path, engine, threads, memory, backend, kv=kv, context=context, placement=placement)
+    with loading as model:
         load_s = time.perf_counter() - began
         if settings.longest > model.context:
             raise InputError(
@@ -117,7 +123,7 @@ def bench(
         run = _Run(model, settings, progress or (lambda step, done, total: None))
         run.measure()
         return BenchResult(
-            model.engine_name,
+            *(model.engine_name, model.place_text),
             *(settings.prompt_tokens, settings.new_tokens, settings.sequences, settings.rounds),
             contexts=tuple(run.rates_of(length) for length in settings.contexts),
             load_s=load_s,

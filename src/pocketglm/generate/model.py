@@ -113,9 +113,18 @@ class Model:
         return self._assembly.placement
 
     @property
+    def place_text(self) -> str | None:
+        """`placement` in one line, as `--place` takes it."""
+        return None if self.placement is None else self.placement.text
+
+    @property
     def engine_name(self) -> str:
         """The engine; or all of them, joined by +."""
         return "+".join(self._assembly.engines)
+
+    def places(self) -> list[tuple[str, str]]:
+        """Engine and place of every block: `gpu`, or what the stage says, or `cpu`."""
+        return self._assembly.places()
 
     @property
     def kv(self) -> KVType:

@@ -62,17 +62,24 @@ class Session:
         A ChatGLM-6B model takes its context from the place of `<sop>` in the first call. Raises
         `InputError` where the tokens do not fit into the context or an id is no token.
         """
-        hidden = self.hidden(token_ids)
+        hidden = self.hidden(token_ids, last_only)
         return self.model.logits(hidden[-1:] if last_only else hidden)
 
-    def hidden(self, token_ids: Sequence[int]) -> Float32:
-        """Append tokens. Returns the last block's output, float32 [n, hidden], before the head."""
+    def hidden(self, token_ids: Sequence[int], last_only: bool = False) -> Float32:
+        """Append tokens. Returns the last block's output, float32 [n, hidden], before the head.
+
+        With `last_only` that of the last piece of a long text, which spares the memory of the others.
+        """
         self._need_open()
         ids = [int(token) for token in token_ids]
         self.check_fits(self.length + len(ids))
         start = self.length
+        rows: list[Float32] = []
         try:
-            rows = [self._advance(piece) for piece in self.chunks(ids)]
+            for piece in self.chunks(ids):
+                if last_only:
+                    rows.clear()
+                rows.append(self._advance(piece))
         except BaseException:  # an interrupt too: the cache must not hold half a call
             self.roll_back(start)
             raise

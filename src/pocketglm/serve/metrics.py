@@ -5,6 +5,8 @@ Enters: what endpoints report. Leaves: the text of `/metrics`, in a registry of 
 
 from __future__ import annotations
 
+from collections import Counter as Counts
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -87,6 +89,15 @@ class _LoadCollector(Collector):
             "preemptions": ("Answers sent back to the queue for lack of cache.", load.preemptions),
         }
         return [
+            self._places(),
             *(GaugeMetricFamily(f"pocketglm_{name}", *both) for name, both in gauges.items()),
             *(CounterMetricFamily(f"pocketglm_{name}", *both) for name, both in counters.items()),
         ]
+
+    def _places(self) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(
+            "pocketglm_blocks", "Blocks of the model by where they are.", labels=("engine", "place")
+        )
+        for labels, count in Counts(self._engine.model.places()).items():
+            family.add_metric(labels, count)
+        return family

@@ -37,9 +37,8 @@ def status_of(service: Service) -> Status:
         engine=model.engine_name,
         threads=usage.get("threads"),
         blocks=[
-            BlockPlace(index=index, engine=model.engine_name, place=_place(model, index))
-            for stage in model.stages
-            for index in stage.blocks
+            BlockPlace(index=index, engine=engine, place=where)
+            for index, (engine, where) in enumerate(model.places())
         ],
         memory=MemoryUse(
             rss_bytes=resident_bytes(),
@@ -67,10 +66,3 @@ def _usage(model: Model) -> dict[str, Any]:
                 else:
                     found.setdefault(name, value)
     return found
-
-
-def _place(model: Model, index: int) -> str:
-    """Where a block computes: the processor, unless the engine says otherwise."""
-    stage = next(stage for stage in model.stages if index in stage.blocks)
-    tell = getattr(stage, "place_of", None)
-    return str(tell(index)) if tell else "cpu"

@@ -66,7 +66,7 @@ class NativeEngine:
         streamed = None if chosen is None else [int(index in chosen) for index in blocks]
         native = _load(
             f"blocks {blocks.start} to {blocks.stop - 1}",
-            lambda: _extension().Stage(
+            lambda: extension().Stage(
                 *(spec, files, options.threads or 0, KV_TYPES[kv], None),
                 *(limits.limit, limits.reserve, streamed),
             ),
@@ -87,12 +87,12 @@ class NativeEngine:
         limits = plan_head(package, options)
         native = _load(
             "the head",
-            lambda: _extension().Head(spec, file, options.threads or 0, None, limits.limit, limits.reserve),
+            lambda: extension().Head(spec, file, options.threads or 0, None, limits.limit, limits.reserve),
         )
         return NativeHead(package.spec, native)
 
 
-def _extension() -> ModuleType:
+def extension() -> ModuleType:
     try:
         from pocketglm.engine.native import _engine
     except ImportError as error:

@@ -13,6 +13,7 @@ from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.checks import check_forward, check_hidden, check_open, check_state
 from pocketglm.engine.contract import Batch, Float32, KVState, KVType
 from pocketglm.errors import EngineError
+from pocketglm.plan.python_memory import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from pocketglm.engine.native import _engine
@@ -95,6 +96,15 @@ class NativeStage:
         """Kernels in use, threads, and bytes of weights, KV caches and buffers."""
         return self._loaded().usage()
 
+    def work_bytes(self, context: int) -> int:
+        """Activations and scratch that a sequence of `context` tokens takes at most: in its last large
+        pass, or in its last small one."""
+        whole = self._spec.prefix_tokens is not None
+        rows = context if whole else min(CHUNK_ROWS, context)
+        large = (context - rows, rows, context if whole else 0)
+        small = (context - 1, 1, 0)
+        return max(self._loaded().work_bytes(*sizes) for sizes in (large, small))
+
     def place_of(self, index: int) -> str:
         """`ram`, or `disk` where the block is read at every pass."""
         return "disk" if self._loaded().streamed()[index - self.blocks.start] else "ram"
@@ -137,6 +147,10 @@ class NativeHead:
     def usage(self) -> dict[str, Any]:
         """As `NativeStage.usage`."""
         return self._loaded().usage()
+
+    def work_bytes(self, rows: int) -> int:
+        """Activations and scratch that `rows` rows take."""
+        return self._loaded().work_bytes(rows)
 
     def release(self) -> None:
         self._native = None

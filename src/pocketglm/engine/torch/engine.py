@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 
 
 class TorchEngine:
-    """See `contract.Engine`. `kv` is what KV caches hold where the options leave it open."""
+    """See `contract.Engine`. `kv` is what KV caches hold where the options leave it open; `kernels` says
+    whether Triton's kernels compute (None: where the device has tensor cores and Triton is there)."""
 
     name = "torch"
 
-    def __init__(self, kv: KVType = "float16") -> None:
+    def __init__(self, kv: KVType = "float16", kernels: bool | None = None) -> None:
         self._kv = kv
+        self._kernels = kernels
 
     def capabilities(self) -> Capabilities:
         weights = frozenset({32, 16, 8, 4})
@@ -61,21 +63,25 @@ class TorchEngine:
         _check_memory(package, sum(block_bytes(package, index) for index in blocks), device, options)
         _check_device_memory(package, self.memory_need(package, blocks, options), device, options)
         from pocketglm.engine.torch.cache import CacheLayout
+        from pocketglm.engine.torch.operations import choose_operations
         from pocketglm.engine.torch.stage import TorchStage
 
         layout = CacheLayout(package.spec, len(blocks), options.kv or self._kv, device)
+        operations = choose_operations(device, self._kernels)
         what = f"the weights of blocks {blocks.start} to {blocks.stop - 1}"
         weights = _load(package, map(block_file, blocks), device, what)
-        return TorchStage(package.spec, blocks, weights, layout, options.threads)
+        return TorchStage(package.spec, blocks, weights, layout, operations, options.threads)
 
     def load_head(self, package: Package, options: EngineOptions) -> TorchHead:
         device = choose_device(options, [HEAD])
         _check_memory(package, head_bytes(package), device, options)
         _check_device_memory(package, head_bytes(package), device, options)
+        from pocketglm.engine.torch.operations import choose_operations
         from pocketglm.engine.torch.stage import TorchHead
 
+        operations = choose_operations(device, self._kernels)
         (weights,) = _load(package, [HEAD_FILE], device, "the weights of the head")
-        return TorchHead(package.spec, weights, device, options.threads)
+        return TorchHead(package.spec, weights, device, operations, options.threads)
 
 
 def _load(package: Package, names: Iterable[str], device: torch.device, what: str) -> list[DeviceWeights]:

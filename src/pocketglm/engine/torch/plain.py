@@ -76,18 +76,24 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
 
 
-def residual(
-    spec: ModelSpec, hidden: Tensor, normed: Tensor, change: Tensor, post_norm: DeviceNorm | None
-) -> Tensor:
-    """The hidden states after attention or the MLP gave `change`; the forms stand in `ModelSpec`.
+def residual_norm(
+    spec: ModelSpec,
+    hidden: Tensor,
+    normed: Tensor,
+    change: Tensor,
+    post_norm: DeviceNorm | None,
+    next_norm: DeviceNorm | None,
+) -> tuple[Tensor, Tensor]:
+    """The hidden states after attention or the MLP gave `change`, and those normed for what comes next
+    (as they are where nothing does); the forms stand in `ModelSpec`.
 
     `hidden` are those before, `normed` what went in; all [rows, hidden].
     """
     if spec.residual == "normed_alpha":
-        return normed * spec.residual_alpha + change
-    if post_norm is not None:
-        change = norm(spec, change, post_norm)
-    return hidden + change
+        hidden = normed * spec.residual_alpha + change
+    else:
+        hidden = hidden + (change if post_norm is None else norm(spec, change, post_norm))
+    return hidden, hidden if next_norm is None else norm(spec, hidden, next_norm)
 
 
 def activation(spec: ModelSpec, x: Tensor) -> Tensor:

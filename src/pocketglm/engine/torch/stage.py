@@ -12,10 +12,10 @@ from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.checks import check_forward, check_hidden
 from pocketglm.engine.contract import Batch, Float32
 from pocketglm.engine.sequences import SequenceStage
-from pocketglm.engine.torch import plain
-from pocketglm.engine.torch.block import PassRows, block_forward
+from pocketglm.engine.torch.block import blocks_forward
 from pocketglm.engine.torch.cache import CacheLayout, SequenceCache
 from pocketglm.engine.torch.device import device_memory, give_back
+from pocketglm.engine.torch.operations import Operations
 from pocketglm.engine.torch.weights import DeviceWeights
 from pocketglm.errors import DeviceMemoryError, EngineError
 
@@ -32,10 +32,13 @@ class TorchStage(SequenceStage[SequenceCache]):
         blocks: range,
         weights: Sequence[DeviceWeights],
         layout: CacheLayout,
+        operations: Operations,
         threads: int | None,
     ) -> None:
         super().__init__(spec, blocks, list(weights), lambda: SequenceCache(layout))
         self.device = layout.device
+        self._layout = layout
+        self._operations = operations
         self._threads = threads
 
     def forward(self, hidden: Float32, batch: Batch) -> Float32:
@@ -68,11 +71,9 @@ class TorchStage(SequenceStage[SequenceCache]):
 
     @torch.inference_mode()
     def _run(self, hidden: Float32, batch: Batch) -> Float32:
-        rows = PassRows.of(self._spec, batch, self._caches, self.device)
+        rows = self._operations.pass_of(self._layout, batch, self._caches)
         x = torch.from_numpy(np.array(hidden)).to(self.device)
-        for index, weights in enumerate(self._parts):
-            window = self._spec.window_of(self.blocks[index])
-            x = block_forward(self._spec, x, weights, index, window, rows)
+        x = blocks_forward(self._spec, x, self.blocks, self._parts, self._operations.functions, rows)
         output: Float32 = x.cpu().numpy()
         return output
 
@@ -81,9 +82,15 @@ class TorchHead:
     """See `contract.Head`."""
 
     def __init__(
-        self, spec: ModelSpec, weights: DeviceWeights, device: torch.device, threads: int | None
+        self,
+        spec: ModelSpec,
+        weights: DeviceWeights,
+        device: torch.device,
+        operations: Operations,
+        threads: int | None,
     ) -> None:
         self.device = device
+        self._functions = operations.functions
         self._spec = spec
         self._weights: DeviceWeights | None = weights
         self._threads = threads
@@ -110,8 +117,8 @@ class TorchHead:
         logits = np.empty((len(hidden), self._spec.vocab_size), dtype=np.float32)
         for start in range(0, len(hidden), step):
             x = torch.from_numpy(np.array(hidden[start : start + step])).to(self.device)
-            normed = plain.norm(self._spec, x, weights.norms["norm"])
-            found = plain.linear(normed, weights.linears["head"])
+            normed = self._functions.norm(self._spec, x, weights.norms["norm"])
+            found = self._functions.linear(normed, weights.linears["head"])
             logits[start : start + step] = found.cpu().numpy()
         return logits
 

@@ -34,11 +34,14 @@ final class Engine {
     /** For an engine that was asked to end. A long pass over the model is not left before it is through. */
     private static final long GRACE_MS = 1500;
 
+    private static final long END_OF_ERRORS_MS = 500;
+
     private final Process process;
     private final Listener listener;
     private final CountDownLatch ended = new CountDownLatch(1);
     private final Deque<byte[]> waiting = new ArrayDeque<byte[]>();
     private final ByteArrayOutputStream errors = new ByteArrayOutputStream();
+    private Thread drain;
     private int waitingBytes;
     private boolean isStopping;
 
@@ -50,6 +53,12 @@ final class Engine {
 
     /** From now on the pipes move, and the listener hears. */
     void begin() {
+        drain = Named.start("engine-errors", new Runnable() {
+            @Override
+            public void run() {
+                drainErrors();
+            }
+        });
         Named.start("engine-input", new Runnable() {
             @Override
             public void run() {
@@ -60,12 +69,6 @@ final class Engine {
             @Override
             public void run() {
                 readLines();
-            }
-        });
-        Named.start("engine-errors", new Runnable() {
-            @Override
-            public void run() {
-                drainErrors();
             }
         });
     }
@@ -159,6 +162,7 @@ final class Engine {
             // by kill
         }
         int code = exitCode();
+        waitForErrors();
         ended.countDown();
         synchronized (this) {
             notifyAll();
@@ -174,6 +178,15 @@ final class Engine {
             } catch (InterruptedException ignored) {
                 process.destroy();
             }
+        }
+    }
+
+    /** What it said last is complete; a child of its own may keep the pipe open for longer. */
+    private void waitForErrors() {
+        try {
+            drain.join(END_OF_ERRORS_MS);
+        } catch (InterruptedException stopped) {
+            Thread.currentThread().interrupt();
         }
     }
 

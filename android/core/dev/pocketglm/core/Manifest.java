@@ -97,6 +97,9 @@ final class Manifest {
         maxContext = dimension(model, "max_context");
         isGated = "gated_silu".equals(model.get("mlp"));
         hasPrefix = "glm_2d".equals(model.get("positions"));
+        if (numHeads % numKvHeads != 0 || (long) numHeads * headDim > MOST_DIMENSION) {
+            throw refusal("the heads are not as they should be");
+        }
         if (numBlocks > MOST_BLOCKS) throw refusal("it has more than " + MOST_BLOCKS + " blocks");
         files = Collections.unmodifiableMap(readFiles(member(manifest, "files")));
         long sum = 0;

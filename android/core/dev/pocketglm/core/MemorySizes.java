@@ -1,8 +1,8 @@
 package dev.pocketglm.core;
 
 /**
- * What the engine takes of the memory, in bytes. The formulas are those of native/executable/model.cpp and of
- * src/pocketglm/engine/native/memory_plan.py; a test holds them against the latter, and against a running engine.
+ * What the engine takes of the memory, in bytes. The formulas are those of native/executable/memory_plan.cpp and of
+ * src/pocketglm/plan/native_memory.py; a test holds them against the latter, and against a running engine.
  */
 final class MemorySizes {
     private static final long PAGE_POSITIONS = 64;
@@ -16,6 +16,9 @@ final class MemorySizes {
     private static final long OTHER_BUFFERS = 16 << 20;
     /** The process itself: its code's data, stacks, a manifest and requests as they are read. */
     private static final long PROCESS = 16 << 20;
+
+    /** More than there will be; sums of such sizes fit a long. */
+    private static final long MOST = 1L << 60;
 
     private final Manifest model;
 
@@ -49,7 +52,9 @@ final class MemorySizes {
         long valueStride = roundedUp(model.headDim, VALUE_MULTIPLE);
         long tile = PAGE_POSITIONS * ((isInt8 ? 1 : 2) * (model.headDim + valueStride) + (isInt8 ? 8 : 0));
         long pages = roundedUp(context, PAGE_POSITIONS) / PAGE_POSITIONS + 1;
-        return pages * tile * model.numBlocks * model.numKvHeads;
+        // As a double first: the largest numbers of a manifest exceed 64 bits here, and only here.
+        double bytes = (double) pages * tile * model.numBlocks * model.numKvHeads;
+        return bytes > MOST ? MOST : pages * tile * model.numBlocks * model.numKvHeads;
     }
 
     /** What the largest pass needs beside weights and cache. */

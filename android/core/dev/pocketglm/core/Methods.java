@@ -53,11 +53,10 @@ final class Methods {
                 return delete(call.text("package"));
             case "engine.plan":
                 call.allow("package", "context", "kv", "threads", "memory");
-                return runner.plan(packages.findComplete(call.text("package")), Wish.of(call)).toJson();
+                return plan(call.text("package"), Wish.of(call));
             case "engine.start":
                 call.allow("package", "context", "kv", "threads", "memory");
-                runner.start(packages.findComplete(call.text("package")), Wish.of(call), reply);
-                return null;
+                return start(call.text("package"), Wish.of(call), reply);
             case "engine.send":
                 call.allow("line");
                 runner.send(call.text("line"));
@@ -99,6 +98,15 @@ final class Methods {
         if (runner.isUsing(id)) throw new Failure("busy", "The package is in the engine.");
         packages.delete(id);
         return Json.object();
+    }
+
+    private Map<String, Object> plan(String id, Wish wish) throws Failure {
+        return runner.plan(packages.findComplete(id), wish).toJson();
+    }
+
+    private Map<String, Object> start(String id, Wish wish, Reply reply) throws Failure {
+        runner.start(packages.findComplete(id), wish, reply);
+        return null;
     }
 
     private Map<String, Object> save(String name, String text, final Reply reply) throws Failure {

@@ -196,7 +196,7 @@ def _splits(tiles: int, steps: int, device: torch.device) -> int:
     return max(1, min(-(-2 * processors(device) // tiles), steps // 4, 16)) if tiles else 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _matmul(
     half: tl.tensor,  # float16 [rows, padded], from `half_rows`
     scales: tl.tensor,  # float32 [rows]

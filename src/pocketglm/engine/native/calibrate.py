@@ -1,0 +1,242 @@
+"""What the machine does for the native engine: bandwidths, and the times of a package's own blocks.
+
+Enters: a package and a number of threads. Leaves: `Bandwidths` and `Rates` from short runs, a few
+seconds in all. Up to `MEASURED_BYTES` of blocks are run: enough not to fit into a cache.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketglm.engine.contract import Batch, EngineOptions, KVState, Segment, embed
+from pocketglm.engine.native.engine import NativeEngine
+from pocketglm.engine.native.stage import NativeStage
+from pocketglm.package.layout import block_file
+from pocketglm.package.reader import Package
+from pocketglm.plan.kv_cache import KV_TYPES, KVType
+from pocketglm.plan.rates import Bandwidths, Rates
+
+MEASURED_BYTES = 192 << 20
+READ_BYTES = 128 << 20
+READ_AT_ONCE = 8 << 20
+DOT_ROUNDS = 1_000_000  # some milliseconds
+ROUNDS = 5
+LEAST_SECONDS = 0.05
+"""Of each kind of step: short ones are repeated until then."""
+MOST_STEPS = 40
+LONG_CONTEXT = 1024
+PREFILL_ROWS = 128
+STATE_BYTES = 64 << 20
+"""A cache that is filled to measure what its positions cost takes this at most, in float16."""
+
+
+def measure_bandwidths(package: Package, threads: int) -> Bandwidths:
+    """Reading RAM, reading the package's files past the page cache, byte dot products in registers."""
+    from pocketglm.engine.native import _kernels
+
+    memory = _touched(READ_BYTES)
+    reads = [len(memory) / _kernels.time_read(memory, threads) for _ in range(ROUNDS)]
+    dots = [_kernels.dot_product_rate(DOT_ROUNDS, threads) for _ in range(ROUNDS)]
+    files = [package.path / block_file(index) for index in measured_blocks(package)]
+    return Bandwidths(max(reads), disk_rate(files), max(dots))
+
+
+def measured_blocks(package: Package) -> range:
+    """The first blocks that together are as large as `MEASURED_BYTES`, at least two, or all."""
+    total = 0
+    for index in range(package.spec.num_blocks):
+        total += package.manifest.files[block_file(index)].size
+        if total >= MEASURED_BYTES and index > 0:
+            return range(index + 1)
+    return range(package.spec.num_blocks)
+
+
+def disk_rate(files: Iterable[Path]) -> float:
+    """Bytes a second, read one file after the other as streamed blocks are: past the page cache where the
+    file system can, into huge pages. Files whose pages are cached are then read from the disk all the same.
+    """
+    buffer = mmap.mmap(-1, READ_AT_ONCE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        buffer.madvise(mmap.MADV_HUGEPAGE)
+    total, began = 0, time.perf_counter()
+    for file in files:
+        total += _read_whole(file, buffer)
+    return total / (time.perf_counter() - began)
+
+
+def measure_rates(package: Package, threads: int, bandwidths: Bandwidths) -> Rates:
+    """Run the blocks of `measured_blocks`, and the head."""
+    blocks = measured_blocks(package)
+    with _loaded(package, blocks, "float16", threads) as stage:
+        clock = _Clock(package, stage)
+        clock.step(0)  # the weights are in memory and the kernels' tables made
+        block_s = clock.step(0) / len(blocks)
+        row_s, row_position_s = clock.prefill()
+    positions = {kv: _position_seconds(package, blocks, kv, threads) for kv in KV_TYPES}
+    head_s, step_s = _head_and_step(package, threads)
+    return Rates(
+        bandwidths,
+        block_bytes=_size(package, blocks) // len(blocks),
+        block_s=block_s,
+        position_s=positions,
+        row_s=row_s / len(blocks),
+        row_position_s=row_position_s / len(blocks),
+        head_s=head_s,
+        step_s=step_s,
+        streamed=_streamed_rate(package, blocks, threads),
+    )
+
+
+class _Clock:
+    """Times passes of a stage. Sequence 0 is short, sequence 1 as long as `filled`."""
+
+    def __init__(self, package: Package, stage: NativeStage) -> None:
+        self._spec = package.spec
+        self._stage = stage
+        self.filled = _filled_positions(package, len(stage.blocks))
+        for sequence in (0, 1):
+            stage.open(sequence)
+        shape = (len(stage.blocks), self.filled, self._spec.num_kv_heads, self._spec.head_dim)
+        stage.restore(1, KVState(np.zeros(shape, np.float16), np.zeros(shape, np.float16)))
+
+    def step(self, sequence: int) -> float:
+        """Seconds of a pass of one row."""
+        return _usual_seconds(lambda: self._forward(sequence, 1))
+
+    def prefill(self) -> tuple[float, float]:
+        """Seconds of a row among many, and what a position cached before them adds."""
+        times = []
+        for sequence in (0, 1):
+            before = self._stage.length(sequence)
+            seconds = []
+            for _ in range(3):
+                began = time.perf_counter()
+                self._forward(sequence, PREFILL_ROWS)
+                seconds.append(time.perf_counter() - began)
+                self._stage.truncate(sequence, before)
+            times.append(min(seconds) / PREFILL_ROWS)
+        return times[0], max(0.0, times[1] - times[0]) / self.filled
+
+    def positions(self) -> float:
+        """Seconds that a cached position adds to a pass of one row. Long and short passes take turns, so
+        that other work on the machine meets both."""
+        long, short = [], []
+        for _ in range(3):
+            long.append(self.step(1))
+            short.append(self.step(0))
+        return max(0.0, min(long) - min(short)) / self.filled
+
+    def _forward(self, sequence: int, rows: int) -> None:
+        start = self._stage.length(sequence)
+        index = np.arange(start, start + rows, dtype=np.int32)
+        segment = Segment(sequence, start, np.repeat(index[None, :], self._spec.position_axes, axis=0))
+        hidden = np.random.default_rng(0).standard_normal((rows, self._spec.hidden_size), np.float32)
+        self._stage.forward(hidden, Batch((segment,)))
+
+
+def _position_seconds(package: Package, blocks: range, kv: KVType, threads: int) -> float:
+    with _loaded(package, blocks, kv, threads) as stage:
+        clock = _Clock(package, stage)
+        clock.step(1)
+        return clock.positions() / len(blocks)
+
+
+def _streamed_rate(package: Package, blocks: range, threads: int) -> float:
+    """Bytes a second that come from disk while all blocks are read and computed."""
+    streamed = frozenset(blocks)
+    with _loaded(package, blocks, "float16", threads, streamed) as stage:
+        clock = _Clock(package, stage)
+        clock.step(0)
+        return _size(package, blocks) / clock.step(0)
+
+
+def _head_and_step(package: Package, threads: int) -> tuple[float, float]:
+    """Seconds of the head for one row, and of what Python does for a token."""
+    head = NativeEngine().load_head(package, EngineOptions(threads=threads))
+    try:
+        hidden = np.random.default_rng(0).standard_normal((1, package.spec.hidden_size), np.float32)
+        head.logits(hidden)
+        head_s = _usual_seconds(lambda: head.logits(hidden))
+        logits = head.logits(hidden)
+        return head_s, _usual_seconds(lambda: (embed(package, [1]), logits[-1].argmax()))
+    finally:
+        head.release()
+
+
+@contextmanager
+def _loaded(
+    package: Package, blocks: range, kv: KVType, threads: int, streamed: frozenset[int] | None = None
+) -> Iterator[NativeStage]:
+    options = EngineOptions(threads=threads, kv=kv, streamed_blocks=streamed)
+    stage = NativeEngine().load_blocks(package, blocks, options)
+    try:
+        yield stage
+    finally:
+        stage.release()
+
+
+def _filled_positions(package: Package, blocks: int) -> int:
+    spec = package.spec
+    position = 2 * 2 * blocks * spec.num_kv_heads * spec.head_dim
+    return max(1, min(LONG_CONTEXT, spec.max_context - MOST_STEPS, STATE_BYTES // position))
+
+
+def _size(package: Package, blocks: range) -> int:
+    return sum(package.manifest.files[block_file(index)].size for index in blocks)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _usual_seconds(run: Callable[[], object]) -> float:
+    found: list[float] = []
+    while len(found) < 3 or (sum(found) < LEAST_SECONDS and len(found) < MOST_STEPS):
+        found.append(_seconds(run))
+    return _usual(found)
+
+
+def _usual(seconds: list[float]) -> float:
+    """The first quarter of times: others at work on the machine make some of them longer, none shorter."""
+    return sorted(seconds)[len(seconds) // 4]
+
+
+def _touched(size: int) -> NDArray[np.uint8]:
+    """Memory in huge pages where the system has them, as mapped package files are."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    array = np.frombuffer(memory, np.uint8)
+    array[:] = 1
+    return array
+
+
+def _read_whole(file: Path, buffer: mmap.mmap) -> int:
+    """Bytes of the file, read past the page cache, or through it where that does not work."""
+    for flags in (getattr(os, "O_DIRECT", 0), 0):
+        try:
+            descriptor = os.open(file, os.O_RDONLY | flags)
+        except OSError:
+            continue
+        try:
+            at = 0
+            while count := os.preadv(descriptor, [buffer], at):
+                at += count
+                if count < len(buffer):
+                    break
+            return at
+        except OSError:
+            continue
+        finally:
+            os.close(descriptor)
+    return file.stat().st_size
