@@ -67,8 +67,12 @@ class JavaProcess:
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
 
+    def take(self, timeout: float | None = None) -> Message | None:
+        """The next message; None at the program's end."""
+        return self._messages.get(timeout=timeout)
+
     def next(self, timeout: float = TIMEOUT) -> Message:
-        message = self._messages.get(timeout=timeout)
+        message = self.take(timeout)
         if message is None:
             assert self.process.stderr is not None
             raise AssertionError(f"the program ended: {self.process.stderr.read().decode()[-3000:]}")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,8 +156,9 @@ def test_an_engine_that_does_not_end_is_killed(host: DesktopHost, started: str) 
     pid = child_of(host.process)
     os.kill(pid, signal.SIGSTOP)
     host.call("engine.stop")
-    os.kill(pid, signal.SIGCONT)  # a stopped process takes the signal to end when it goes on
-    assert host.event("engine.exit")["expected"]
+    time.sleep(2)  # longer than it is asked politely
+    os.kill(pid, signal.SIGCONT)  # a stopped process takes signals when it goes on
+    assert host.event("engine.exit") == {"code": 143, "signal": 15, "expected": True}
 
 
 def test_unload(host: DesktopHost, started: str) -> None:
@@ -237,6 +239,75 @@ def test_no_engine(classes: Path, tmp_path: Path, package: Path) -> None:
             error = host.refused("engine.start", package=id_of(package))
             assert error["code"] == "engine"
             assert problem in error["message"]
+
+
+STRANGE = """
+import sys
+sys.stderr.write("complaint " * 200_000)
+print('{"event":"ready","protocol":1}', flush=True)
+for line in sys.stdin:
+    print("x" * (2 << 20))
+    print("not JSON")
+    print('["no object"]')
+    print('{"event":"token","id":"' + "y" * 1000 + '"}')
+    print('{"event":"loaded","id":"host-1"}', flush=True)
+    if "generate" in line:
+        sys.exit(200)
+"""
+"""An engine that fills its pipes and says what no engine says."""
+
+
+def test_a_strange_engine(classes: Path, tmp_path: Path, package: Path) -> None:
+    with DesktopHost(classes, tmp_path / "files", [sys.executable, "-c", STRANGE]) as host:
+        host.set(pick=str(package))
+        host.call("packages.import", kind="folder")
+        host.call("engine.start", package=id_of(package))
+        lines = [event["data"]["line"] for event in host.events if event["event"] == "engine.line"]
+        assert [line[:9] for line in lines] == [
+            '{"event":',
+            "not JSON",
+            '["no obje',
+            '{"event":',
+            '{"event":',
+        ]
+        request(host, command="generate", tokens=[1])
+        assert host.event("engine.exit") == {"code": 200, "signal": 72, "expected": False}
+
+
+def test_an_engine_that_does_not_read(host: DesktopHost, started: str) -> None:
+    """What waits for it is bounded."""
+    pid = child_of(host.process)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        line, sent = json.dumps({"command": "stats", "id": "x" * (7 << 20)}), 0
+        while "result" in (answer := host.answer(host.begin("engine.send", line=line))):
+            sent += 1
+        assert answer["error"]["code"] == "busy"
+        assert 4 <= sent <= 6  # the first of them is on its way
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert host.event("engine.exit")["signal"] == 9
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76"])
+def test_the_phones_own_engine(
+    phone_engine: Path, engine: list[str], classes: Path, tmp_path: Path, package: Path, cpu: str
+) -> None:
+    """The program out of the APK, emulated: the whole way of a conversation, with a crash in it."""
+    command = ["qemu-aarch64", "-cpu", cpu, str(phone_engine)]
+    with DesktopHost(classes, tmp_path / "files", command) as host, EngineProcess() as direct:
+        host.set(pick=str(package))
+        host.call("packages.import", kind="folder")
+        direct.load(package, threads=2)
+        expected = direct.generate(PROMPT, max_tokens=12)[0]
+        host.call("engine.start", package=id_of(package))
+        assert generate(host, PROMPT, max_tokens=12)[0] == expected
+        os.kill(child_of(host.process), signal.SIGKILL)
+        assert host.event("engine.exit") == {"code": 137, "signal": 9, "expected": False}
+        host.call("engine.start", package=id_of(package))
+        assert generate(host, PROMPT, max_tokens=12)[0] == expected
+        assert host.call("engine.stop") == {"running": True}
+        assert host.event("engine.exit")["expected"]
 
 
 def test_the_engine_ends_with_the_app(

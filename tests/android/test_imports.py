@@ -161,6 +161,20 @@ def test_cancel(host: DesktopHost, package: Path) -> None:
     assert list((host.folder / "packages").iterdir()) == []
 
 
+def test_a_page_that_is_loaded_anew(host: DesktopHost, package: Path) -> None:
+    """Its calls have the ids of the page before, whose answers it must not get."""
+    host.set(pick=str(package), bytesPerSecond=SLOW)
+    host.begin("packages.import", kind="folder")
+    host.event("import.progress", lambda data: data["bytes"] > 100_000)
+    host.set(opened=True)
+    while host.call("import.cancel")["cancelled"]:
+        pass
+    (left,) = host.call("packages.list")["packages"]
+    assert not left["complete"]
+    host.set(bytesPerSecond=0)
+    assert imported(host, package, "folder")["complete"]
+
+
 def test_picker(host: DesktopHost, package: Path) -> None:
     host.set(pick=None)
     assert host.refused("packages.import", kind="zip")["code"] == "cancelled"

@@ -155,6 +155,19 @@ def fill(host: DesktopHost, tokens: int) -> None:
     host.event("engine.line", lambda data: '"event":"done"' in data["line"])
 
 
+def test_what_the_loaded_package_takes_will_be_free(engine: list[str], host: DesktopHost, big: Path) -> None:
+    host.set(pick=str(big))
+    host.call("packages.import", kind="folder")
+    before = host.call("engine.plan", package=id_of(big))["free"]
+    host.call("engine.start", package=id_of(big))
+    fill(host, 1000)
+    held = host.call("engine.plan", package=id_of(big))["free"] - before
+    assert held == pytest.approx(taken(host)["anonymous_bytes"], rel=0.1)
+    assert (
+        host.call("engine.start", package=id_of(big))["plan"]["free"] - before < held / 2
+    )  # it was unloaded
+
+
 @pytest.mark.parametrize("kv", ["float16", "int8"])
 def test_the_engine_keeps_to_the_plan(engine: list[str], host: DesktopHost, big: Path, kv: str) -> None:
     host.set(pick=str(big))

@@ -58,11 +58,15 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     contexts: list[Any] = []
     wrong: list[str] = []
 
-    def open_(address: str, reports_expected: bool = False, **options: Any) -> Page:
+    def open_(
+        address: str, reports_expected: bool = False, init_script: str | None = None, **options: Any
+    ) -> Page:
         settings = {"viewport": DESKTOP, "locale": "en-GB", "color_scheme": "light", **options}
         context = browser.new_context(**settings)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address.rstrip("/"))
         contexts.append(context)
+        if init_script is not None:
+            context.add_init_script(init_script)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.on("dialog", lambda shown: (wrong.append(f"dialog: {shown.message}"), shown.dismiss()))

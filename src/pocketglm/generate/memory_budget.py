@@ -6,7 +6,9 @@ may not use, and how many tokens a session may have. docs/guides/memory.md says 
 
 from __future__ import annotations
 
+import ctypes
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,13 @@ def resident_bytes() -> int:
 def anonymous_bytes() -> int:
     """The part of it that belongs to no file and cannot be dropped: 0 where the system does not say."""
     return status_bytes("RssAnon")
+
+
+def give_back_memory() -> None:
+    """Let the system have what the C library keeps of freed memory, where it can (glibc): what a tokenizer
+    needed while it was read lies in pieces that caches and buffers would not fit into."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def status_bytes(name: str) -> int:

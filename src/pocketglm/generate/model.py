@@ -19,6 +19,7 @@ from pocketglm.errors import DeviceMemoryError, InputError, PackageError
 from pocketglm.generate.answer_defaults import AnswerDefaults
 from pocketglm.generate.assembly import Part, assemble, fewer_on_gpu, place
 from pocketglm.generate.load_settings import Backend, LoadSettings, placed
+from pocketglm.generate.memory_budget import give_back_memory
 from pocketglm.generate.prefix_cache import KEPT_BYTES, PrefixCache
 from pocketglm.generate.sampler import SamplingSettings
 from pocketglm.generate.session import Session
@@ -156,6 +157,7 @@ class Model:
                     hint="convert a checkpoint that has its tokenizer beside it",
                 )
             self._tokenizer = Tokenizer.from_json(text, str(self.package.path / "tokenizer.json"))
+            give_back_memory()
         return self._tokenizer
 
     @property

@@ -20,9 +20,8 @@ from pocketglm.plan.python_memory import python_bytes, rows_at_once
 LOGITS_ROWS = 4
 """Rows of logits made at once: a token, and those that prompt lookup guesses."""
 
-GROWTH_BYTES = 6 << 20
-"""What Python comes to hold after loading, as measured: modules that are imported late, NumPy's loops, and
-what the allocator keeps."""
+GROWTH_BYTES = 4 << 20
+"""What Python comes to hold after loading, as measured: modules that are imported late, NumPy's loops."""
 
 HIDDEN_ARRAYS = 2
 """Arrays of [rows, hidden] in Python at a pass's peak: what goes into a stage and what comes out."""

@@ -77,6 +77,11 @@ def converted(path: Path) -> str:
     return text
 
 
+def chatglm3(shared_data: Path) -> str:
+    around = Surroundings(appended=CHATGLM3.appended_tokens, prefix=CHATGLM3.prefix_tokens)
+    return document(shared_data / "chatglm3-tokenizer.model", around)
+
+
 def test_every_kind_that_the_converter_writes(tmp_path: Path) -> None:
     found = small_tokenizers(tmp_path)
     compare(tmp_path, [tokenizer_case(name, text) for name, text in found.items()])
@@ -90,9 +95,7 @@ def test_smollm2(smollm2: Path, tmp_path: Path) -> None:
 
 
 def test_chatglm3(shared_data: Path, tmp_path: Path) -> None:
-    path = shared_data / "chatglm3-tokenizer.model"
-    around = Surroundings(appended=CHATGLM3.appended_tokens, prefix=CHATGLM3.prefix_tokens)
-    text = document(path, around)
+    text = chatglm3(shared_data)
     templates = [template_case(name, load_template(name), text) for name in ("chatglm3", "glm4_remote")]
     compare(tmp_path, [with_large("chatglm3", text, CHATGLM_SPECIAL)], templates)
 

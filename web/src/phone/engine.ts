@@ -1,5 +1,6 @@
 // The engine's requests and events (docs/engine-protocol.md), over the bridge.
 
+import { newId } from '../conversation';
 import { type Bridge, number, record, text } from './bridge';
 
 export interface GenerateRequest extends Record<string, unknown> {
@@ -34,6 +35,8 @@ type Event = Record<string, unknown>;
 
 export class Engine {
   private nextId = 1;
+  // A page that was loaded again must not take the answers to what it asked before for new ones.
+  private readonly run = newId().slice(0, 8);
   private readonly answers = new Map<string, (event: Event) => void>();
 
   constructor(private readonly bridge: Bridge) {
@@ -47,7 +50,7 @@ export class Engine {
 
   /** One answer's tokens as they come. Aborting stops it; its end comes all the same. */
   async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<Step, void, undefined> {
-    const id = `answer${this.nextId++}`;
+    const id = `answer-${this.run}-${this.nextId++}`;
     const events = new EventQueue();
     this.answers.set(id, (event) => events.put(event));
     const stop = () => void this.send({ command: 'stop', id }).catch(() => undefined);
@@ -75,7 +78,7 @@ export class Engine {
 
   /** What is in use. Answered after running answers. */
   async stats(): Promise<Record<string, unknown>> {
-    const id = `stats${this.nextId++}`;
+    const id = `stats-${this.run}-${this.nextId++}`;
     const events = new EventQueue();
     this.answers.set(id, (event) => events.put(event));
     try {
@@ -86,6 +89,11 @@ export class Engine {
     } finally {
       this.answers.delete(id);
     }
+  }
+
+  /** Ends every answer, also those that an earlier run of the page has asked for. */
+  async stopAll(): Promise<void> {
+    await this.send({ command: 'stop' });
   }
 
   private async send(request: Record<string, unknown>): Promise<void> {

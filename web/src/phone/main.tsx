@@ -8,6 +8,7 @@ import { HostBridge } from './bridge';
 import { Engine } from './engine';
 import { Models } from './models';
 import { Prompter } from './prompt/prompter';
+import { reasonOf } from './reasons';
 import { phoneShell } from './shell';
 import { p, REPLACED } from './texts';
 import { PhoneTransport } from './transport';
@@ -36,6 +37,10 @@ effect(() => {
     announce(p(notice));
     models.notice.value = undefined;
   });
+});
+effect(() => {
+  const problem = models.problem.value;
+  if (problem !== undefined) untracked(() => toast(reasonOf(problem)));
 });
 effect(() => {
   const added = models.added.value;

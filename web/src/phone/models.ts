@@ -1,63 +1,24 @@
 // The models on the phone: what is there, which one runs, what is being imported. Signals hold what is shown.
 
-import { signal } from '@preact/signals';
+import { batch, signal } from '@preact/signals';
 import { type AnswerDefaults, readDefaults } from './answerDefaults';
-import { type Bridge, HostError, number, record, text } from './bridge';
+import { type Bridge, HostError, number, text } from './bridge';
 import type { Engine } from './engine';
 import { PromptProblem } from './prompt/problem';
 import type { Prompter } from './prompt/prompter';
-
-export interface Package {
-  id: string;
-  name: string;
-  complete: boolean;
-  bytes: number;
-  copied: number;
-  family: string;
-  blocks: number;
-  contextLength: number;
-  template: boolean;
-}
-
-export interface Device {
-  version: string;
-  freeMemory: number;
-  totalMemory: number;
-  freeStorage: number;
-  cores: number;
-  bigCores: number;
-}
-
-export interface Plan {
-  fits: boolean;
-  context: number;
-  kv: string;
-  threads: number;
-  anonymous: number;
-  weights: number;
-  free: number;
-  streamed: boolean;
-}
-
-/** What the reader asks of the engine; a field that is left out is chosen by the app. */
-export interface EngineChoice {
-  context?: number | undefined;
-  kv?: 'float16' | 'int8' | undefined;
-  threads?: number | undefined;
-}
-
-/** A model in the engine. */
-export interface Running {
-  package: Package;
-  plan: Plan;
-  context: number;
-  threads: number;
-  blocks: number;
-  weightBytes: number;
-  streamedBytes: number;
-  template: boolean;
-  defaults: AnswerDefaults;
-}
+import {
+  type Device,
+  deviceOf,
+  type EngineChoice,
+  type Package,
+  type Plan,
+  packageOf,
+  planOf,
+  type Running,
+  runningOf,
+  storeChoice,
+  storedChoice,
+} from './values';
 
 /**
  * idle: no model was chosen. starting: one is being loaded. ready: it answers. paused: stopped to free memory,
@@ -75,7 +36,6 @@ export type Notice = 'restarted' | 'memoryLow' | 'memoryStopped' | 'paused';
 
 const LAST = 'pocketglm.package';
 const STARTING = 'pocketglm.starting'; // still there at the next start: the app ended while it loaded this
-const CHOICE = 'pocketglm.engine';
 const MOST_RESTARTS = 2; // in a row, without an answer between them
 
 export class Models {
@@ -89,6 +49,7 @@ export class Models {
   readonly importFailure = signal<Error | undefined>(undefined);
   readonly added = signal<Package | undefined>(undefined); // by the last import
   readonly plans = signal<ReadonlyMap<string, Plan>>(new Map()); // of those that do not run
+  readonly problem = signal<Error | undefined>(undefined); // of anything but a start or an import
   readonly notice = signal<Notice | undefined>(undefined);
   readonly choice = signal<EngineChoice>(storedChoice());
   readonly known = signal(false); // whether the list was read
@@ -97,6 +58,8 @@ export class Models {
   stopAnswer: () => void = () => undefined;
 
   private restarts = 0;
+  private ends = 0; // of the engine, unexpected ones
+  private opening: Promise<void> = Promise.resolve();
   private starting: Promise<void> = Promise.resolve();
 
   constructor(
@@ -114,16 +77,26 @@ export class Models {
   }
 
   /** Reads what is there and starts the model that ran last, unless the app ended while loading it. */
-  async open(): Promise<void> {
+  open(): Promise<void> {
+    this.opening = this.openLast();
+    return this.opening;
+  }
+
+  private async openLast(): Promise<void> {
+    await this.attempt(() => this.endLeftovers());
     await this.refresh();
     this.known.value = true;
     const last = this.packages.value.find(({ id }) => id === localStorage.getItem(LAST));
     const broken = localStorage.getItem(STARTING);
     localStorage.removeItem(STARTING);
-    if (last?.complete && last.id !== broken) await this.start(last);
+    if (last?.complete && last.id !== broken) await this.begin(last);
   }
 
-  async refresh(): Promise<void> {
+  refresh(): Promise<void> {
+    return this.attempt(() => this.read());
+  }
+
+  private async read(): Promise<void> {
     const [device, list] = await Promise.all([
       this.bridge.call('device.info'),
       this.bridge.call('packages.list'),
@@ -136,14 +109,15 @@ export class Models {
   /** Loads a package in place of the one that runs. What goes wrong is in `failure`. */
   start(wanted: Package): Promise<void> {
     this.stopAnswer();
-    this.starting = this.starting.then(() => this.load(wanted));
-    return this.starting;
+    this.restarts = 0;
+    return this.begin(wanted);
   }
 
   /** Resolves when a model answers; undefined where none does. */
   async ready(): Promise<Running | undefined> {
+    await this.opening;
     await this.starting;
-    if (this.phase.value === 'paused' && this.chosen.value !== undefined) await this.start(this.chosen.value);
+    if (this.phase.value === 'paused' && this.chosen.value !== undefined) await this.begin(this.chosen.value);
     return this.phase.value === 'ready' ? this.running.value : undefined;
   }
 
@@ -154,7 +128,7 @@ export class Models {
 
   choose(choice: EngineChoice): void {
     this.choice.value = choice;
-    localStorage.setItem(CHOICE, JSON.stringify(choice));
+    storeChoice(choice);
     void this.planAll();
   }
 
@@ -175,20 +149,22 @@ export class Models {
     }
   }
 
-  async cancelImport(): Promise<void> {
-    await this.bridge.call('import.cancel');
+  cancelImport(): Promise<void> {
+    return this.act(async () => void (await this.bridge.call('import.cancel')));
   }
 
   async rename({ id }: Package, name: string): Promise<void> {
-    const renamed = packageOf((await this.bridge.call('packages.rename', { package: id, name })).package);
-    if (this.chosen.value?.id === id) this.chosen.value = renamed;
+    await this.act(async () => {
+      const renamed = packageOf((await this.bridge.call('packages.rename', { package: id, name })).package);
+      if (this.chosen.value?.id === id) this.chosen.value = renamed;
+    });
     await this.refresh();
   }
 
   /** Deletes a package; the engine is stopped first where it runs this one. */
   async delete({ id }: Package): Promise<void> {
     if (this.chosen.value?.id === id) await this.leave();
-    await this.bridge.call('packages.delete', { package: id });
+    await this.act(async () => void (await this.bridge.call('packages.delete', { package: id })));
     await this.refresh();
   }
 
@@ -196,11 +172,17 @@ export class Models {
   async leave(): Promise<void> {
     this.stopAnswer();
     await this.starting;
-    await this.bridge.call('engine.stop');
+    await this.act(async () => void (await this.bridge.call('engine.stop')));
     this.phase.value = 'idle';
     this.chosen.value = undefined;
     this.running.value = undefined;
     localStorage.removeItem(LAST);
+  }
+
+  /** After what is being loaded now. An answer that waits for a model is not stopped. */
+  private begin(wanted: Package): Promise<void> {
+    this.starting = this.starting.then(() => this.load(wanted));
+    return this.starting;
   }
 
   private async load(wanted: Package): Promise<void> {
@@ -214,14 +196,39 @@ export class Models {
       prompts.catch(() => undefined); // reported below, after the engine's own troubles
       const params = { package: wanted.id, ...this.choice.value };
       const started = await this.bridge.call('engine.start', params);
-      this.running.value = runningOf(wanted, started, await prompts);
-      this.phase.value = 'ready';
+      const ends = this.ends;
+      const running = runningOf(wanted, started, await prompts);
+      batch(() => {
+        this.running.value = running;
+        this.phase.value = 'ready';
+      });
+      if (this.ends !== ends) this.startAgain();
       localStorage.setItem(LAST, wanted.id);
     } catch (error) {
       this.failure.value = asError(error);
       this.phase.value = 'failed';
     } finally {
       localStorage.removeItem(STARTING);
+    }
+  }
+
+  /** The system may have ended the page, but not the app: nobody waits for what that page had begun. */
+  private async endLeftovers(): Promise<void> {
+    await this.bridge.call('import.cancel');
+    await this.engine.stopAll().catch(() => undefined); // an error where no engine runs
+  }
+
+  /** Something that the reader asked for: an older problem is no longer told. */
+  private act(action: () => Promise<void>): Promise<void> {
+    this.problem.value = undefined;
+    return this.attempt(action);
+  }
+
+  private async attempt(action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      this.problem.value = asError(error);
     }
   }
 
@@ -255,7 +262,13 @@ export class Models {
   }
 
   private engineEnded(expected: boolean): void {
-    if (expected || this.phase.value !== 'ready' || this.chosen.value === undefined) return;
+    if (expected) return;
+    this.ends++;
+    if (this.phase.value === 'ready') this.startAgain();
+  }
+
+  private startAgain(): void {
+    if (this.chosen.value === undefined) return;
     this.running.value = undefined;
     if (this.restarts >= MOST_RESTARTS) {
       this.failure.value = new HostError('crashed', 'the engine ends again and again');
@@ -264,8 +277,7 @@ export class Models {
     }
     this.restarts++;
     const wanted = this.chosen.value;
-    this.starting = this.starting.then(() => this.load(wanted));
-    void this.starting.then(() => {
+    void this.begin(wanted).then(() => {
       if (this.phase.value === 'ready') this.notice.value = 'restarted';
     });
   }
@@ -276,8 +288,11 @@ export class Models {
       this.notice.value = 'memoryStopped';
       this.stopAnswer();
     } else if (this.phase.value === 'ready') {
-      this.notice.value = 'paused';
-      this.phase.value = 'paused';
+      batch(() => {
+        this.notice.value = 'paused';
+        this.phase.value = 'paused';
+        this.running.value = undefined;
+      });
       this.bridge.call('engine.stop').catch(() => undefined);
     }
   }
@@ -285,76 +300,4 @@ export class Models {
 
 function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
-}
-
-function runningOf(
-  wanted: Package,
-  started: Record<string, unknown>,
-  prompts: { template: boolean; defaults: AnswerDefaults },
-): Running {
-  const loaded = record(started.loaded);
-  return {
-    package: wanted,
-    plan: planOf(started.plan),
-    context: number(loaded.context),
-    threads: number(loaded.threads),
-    blocks: number(loaded.blocks),
-    weightBytes: number(loaded.weight_bytes),
-    streamedBytes: number(loaded.streamed_bytes),
-    ...prompts,
-  };
-}
-
-function planOf(value: unknown): Plan {
-  const plan = record(value);
-  return {
-    fits: plan.fits === true,
-    context: number(plan.context),
-    kv: text(plan.kv),
-    threads: number(plan.threads),
-    anonymous: number(plan.anonymous),
-    weights: number(plan.weights),
-    free: number(plan.free),
-    streamed: plan.streamed === true,
-  };
-}
-
-function packageOf(value: unknown): Package {
-  const found = record(value);
-  return {
-    id: text(found.id),
-    name: text(found.name),
-    complete: found.complete === true,
-    bytes: number(found.bytes),
-    copied: number(found.copied),
-    family: text(found.family),
-    blocks: number(found.blocks),
-    contextLength: number(found.contextLength),
-    template: found.template === true,
-  };
-}
-
-function deviceOf(info: Record<string, unknown>): Device {
-  const memory = record(info.memory);
-  return {
-    version: text(info.version),
-    freeMemory: number(memory.free),
-    totalMemory: number(memory.total),
-    freeStorage: number(record(info.storage).free),
-    cores: number(info.cores),
-    bigCores: number(info.bigCores),
-  };
-}
-
-function storedChoice(): EngineChoice {
-  try {
-    const { context, kv, threads } = record(JSON.parse(localStorage.getItem(CHOICE) ?? '{}'));
-    return {
-      ...(number(context) > 0 ? { context: number(context) } : {}),
-      ...(kv === 'float16' || kv === 'int8' ? { kv } : {}),
-      ...(number(threads) > 0 ? { threads: number(threads) } : {}),
-    };
-  } catch {
-    return {};
-  }
 }

@@ -4,11 +4,12 @@ import { type ChatEvent, type ChatRequest, type Status, type Transport, Transpor
 import { roomFor, settingsFor } from './answerDefaults';
 import { HostError, number } from './bridge';
 import { type Done, type Engine, EngineError } from './engine';
-import type { Models, Running } from './models';
+import type { Models } from './models';
 import { PromptProblem } from './prompt/problem';
 import type { Prompter, TextStream } from './prompt/prompter';
 import { StopMatcher } from './prompt/stopping';
 import { p } from './texts';
+import type { Running } from './values';
 
 export class PhoneTransport implements Transport {
   readonly remoteHost = undefined;

@@ -7,7 +7,7 @@ is imported here first, and only once a package is loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from traceback import clear_frames
 from typing import TYPE_CHECKING
@@ -106,6 +106,13 @@ def device_memory(what: str) -> Iterator[None]:
             f"out of device memory for {what}",
             hint="place fewer blocks on the device, or ask for less context",
         ) from error
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one of its kind, which Triton's kernels and graphs run on."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def give_back(device: torch.device) -> None:

@@ -27,19 +27,24 @@ from pocketglm.package.reader import Package
 if TYPE_CHECKING:
     import torch
 
+    from pocketglm.engine.torch.operations import Record
     from pocketglm.engine.torch.stage import TorchHead, TorchStage
     from pocketglm.engine.torch.weights import DeviceWeights
 
 
 class TorchEngine:
     """See `contract.Engine`. `kv` is what KV caches hold where the options leave it open; `kernels` says
-    whether Triton's kernels compute (None: where the device has tensor cores and Triton is there)."""
+    whether Triton's kernels compute (None: where the device has tensor cores and Triton is there), `record`
+    how passes of theirs that decode are recorded (None: as CUDA graphs on CUDA, nowhere else)."""
 
     name = "torch"
 
-    def __init__(self, kv: KVType = "float16", kernels: bool | None = None) -> None:
+    def __init__(
+        self, kv: KVType = "float16", kernels: bool | None = None, record: Record | None = None
+    ) -> None:
         self._kv = kv
         self._kernels = kernels
+        self._record = record
 
     def capabilities(self) -> Capabilities:
         weights = frozenset({32, 16, 8, 4})
@@ -63,14 +68,15 @@ class TorchEngine:
         _check_memory(package, sum(block_bytes(package, index) for index in blocks), device, options)
         _check_device_memory(package, self.memory_need(package, blocks, options), device, options)
         from pocketglm.engine.torch.cache import CacheLayout
-        from pocketglm.engine.torch.operations import choose_operations
+        from pocketglm.engine.torch.operations import choose_operations, recorder
         from pocketglm.engine.torch.stage import TorchStage
 
         layout = CacheLayout(package.spec, len(blocks), options.kv or self._kv, device)
         operations = choose_operations(device, self._kernels)
         what = f"the weights of blocks {blocks.start} to {blocks.stop - 1}"
         weights = _load(package, map(block_file, blocks), device, what)
-        return TorchStage(package.spec, blocks, weights, layout, operations, options.threads)
+        record = self._record or recorder(device, operations)
+        return TorchStage(package.spec, blocks, weights, layout, operations, record, options.threads)
 
     def load_head(self, package: Package, options: EngineOptions) -> TorchHead:
         device = choose_device(options, [HEAD])

@@ -19,7 +19,7 @@ from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.contract import Batch
 from pocketglm.engine.torch import plain
 from pocketglm.engine.torch.cache import CacheLayout, SequenceCache
-from pocketglm.engine.torch.device import INSTALL_HINT
+from pocketglm.engine.torch.device import INSTALL_HINT, current
 from pocketglm.engine.torch.plain_pass import PlainPass
 from pocketglm.engine.torch.weights import DeviceLinear, DeviceNorm, DeviceWeights
 from pocketglm.errors import MissingExtraError
@@ -50,6 +50,12 @@ class Pass(Protocol):
 
     def attend(self, qkv: Tensor, weights: DeviceWeights, index: int, window: int | None) -> Tensor: ...
 
+
+Replay = Callable[[], Tensor]
+"""Computes again from the same buffers; the tensor it returns holds the result until the next call."""
+
+Record = Callable[[Callable[[], Tensor], torch.device], Replay]
+"""Makes a replay of a computation, which it may call. Raises where it cannot."""
 
 PassOf = Callable[[CacheLayout, Batch, Mapping[int, SequenceCache]], Pass]
 
@@ -84,6 +90,15 @@ def choose_operations(device: torch.device, kernels: bool | None) -> Operations:
     return Operations(cast(Functions, functions), PagedPass.of, kernels=True)
 
 
+def recorder(device: torch.device, operations: Operations) -> Record | None:
+    """How passes are recorded on a device; None where they are not."""
+    if not operations.kernels or device.type != "cuda":
+        return None
+    from pocketglm.engine.torch.kernels.replay import record_graph
+
+    return record_graph
+
+
 def has_tensor_cores(device: torch.device) -> bool:
     """Whether the device is a GPU whose tensor cores Triton uses."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
@@ -95,7 +110,8 @@ def kernels_run(device: torch.device) -> bool:
     from pocketglm.engine.torch.kernels.linear import half_rows
 
     try:
-        half_rows(torch.ones(1, 16, device=device), 16, split_pairs=False)[0].cpu()
+        with current(device):
+            half_rows(torch.ones(1, 16, device=device), 16, split_pairs=False)[0].cpu()
     except Exception as error:  # of many kinds: the compiler's, the driver's, the operating system's
         warnings.warn(f"plain PyTorch is used on {device}: Triton fails ({error})", stacklevel=2)
         return False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.checks import check_forward, check_hidden
@@ -14,10 +16,13 @@ from pocketglm.engine.contract import Batch, Float32
 from pocketglm.engine.sequences import SequenceStage
 from pocketglm.engine.torch.block import blocks_forward
 from pocketglm.engine.torch.cache import CacheLayout, SequenceCache
-from pocketglm.engine.torch.device import device_memory, give_back
-from pocketglm.engine.torch.operations import Operations
+from pocketglm.engine.torch.device import current, device_memory, give_back
+from pocketglm.engine.torch.operations import Operations, Pass, Record
 from pocketglm.engine.torch.weights import DeviceWeights
 from pocketglm.errors import DeviceMemoryError, EngineError
+
+if TYPE_CHECKING:
+    from pocketglm.engine.torch.kernels.replay import Replayer
 
 LOGITS_AT_ONCE = 1 << 24
 """Logits that stand on the device at a time (64 MiB)."""
@@ -33,6 +38,7 @@ class TorchStage(SequenceStage[SequenceCache]):
         weights: Sequence[DeviceWeights],
         layout: CacheLayout,
         operations: Operations,
+        record: Record | None,
         threads: int | None,
     ) -> None:
         super().__init__(spec, blocks, list(weights), lambda: SequenceCache(layout))
@@ -40,6 +46,7 @@ class TorchStage(SequenceStage[SequenceCache]):
         self._layout = layout
         self._operations = operations
         self._threads = threads
+        self._replayer = _replayer(layout, self._compute, record) if operations.kernels and record else None
 
     def forward(self, hidden: Float32, batch: Batch) -> Float32:
         self._check_loaded()
@@ -47,7 +54,11 @@ class TorchStage(SequenceStage[SequenceCache]):
         try:
             for segment in batch.segments:
                 self._caches[segment.sequence].reserve(segment.count)
-            with device_memory(f"a pass of {batch.rows} rows"), cpu_threads(self._threads):
+            with (
+                device_memory(f"a pass of {batch.rows} rows"),
+                cpu_threads(self._threads),
+                current(self.device),
+            ):
                 output = self._run(hidden, batch)
         except DeviceMemoryError:
             for segment in batch.segments:
@@ -59,6 +70,8 @@ class TorchStage(SequenceStage[SequenceCache]):
 
     def release(self) -> None:
         super().release()
+        if self._replayer:
+            self._replayer.clear()
         give_back(self.device)
 
     def weight_bytes(self) -> int:
@@ -71,11 +84,21 @@ class TorchStage(SequenceStage[SequenceCache]):
 
     @torch.inference_mode()
     def _run(self, hidden: Float32, batch: Batch) -> Float32:
-        rows = self._operations.pass_of(self._layout, batch, self._caches)
-        x = torch.from_numpy(np.array(hidden)).to(self.device)
-        x = blocks_forward(self._spec, x, self.blocks, self._parts, self._operations.functions, rows)
-        output: Float32 = x.cpu().numpy()
+        found = self._replayer.run(hidden, batch, self._caches) if self._replayer else None
+        if found is None:
+            rows = self._operations.pass_of(self._layout, batch, self._caches)
+            found = self._compute(torch.from_numpy(np.array(hidden)).to(self.device), rows)
+        output: Float32 = found.cpu().numpy()
         return output
+
+    def _compute(self, hidden: Tensor, rows: Pass) -> Tensor:
+        return blocks_forward(self._spec, hidden, self.blocks, self._parts, self._operations.functions, rows)
+
+
+def _replayer(layout: CacheLayout, compute: Callable[[Tensor, Pass], Tensor], record: Record) -> Replayer:
+    from pocketglm.engine.torch.kernels.replay import Replayer
+
+    return Replayer(layout, compute, record)
 
 
 class TorchHead:
@@ -100,7 +123,7 @@ class TorchHead:
             raise EngineError("the head was released", hint="load it again")
         check_hidden(self._spec, hidden)
         size = f"the logits of {len(hidden)} rows of {self._spec.vocab_size}"
-        with device_memory(size), cpu_threads(self._threads):
+        with device_memory(size), cpu_threads(self._threads), current(self.device):
             return self._run(self._weights, hidden)
 
     def weight_bytes(self) -> int:

@@ -5,7 +5,7 @@ import type { Models } from '../models';
 import { reasonOf } from '../reasons';
 import { p } from '../texts';
 
-/** The two ways to add a model, the progress of one, and what went wrong. */
+/** The two ways to add a model, and what went wrong with the last one. */
 export function ImportButtons({ models }: { models: Models }) {
   const failure = models.importFailure.value;
   return (
@@ -21,7 +21,6 @@ export function ImportButtons({ models }: { models: Models }) {
           />
         </div>
       )}
-      <ImportProgress models={models} />
       {failure !== undefined && (
         <p class="hint wrong" role="alert">
           {reasonOf(failure)}

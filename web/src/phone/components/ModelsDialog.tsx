@@ -2,10 +2,11 @@ import { useEffect } from 'preact/hooks';
 import { Dialog } from '../../components/Dialog';
 import { ModelFacts } from '../../components/ModelDialog';
 import { formatBytes, formatNumber } from '../../i18n';
-import type { EngineChoice, Models } from '../models';
+import type { Models } from '../models';
 import { reasonOf } from '../reasons';
 import { p } from '../texts';
-import { ImportButtons } from './Importing';
+import type { EngineChoice } from '../values';
+import { ImportButtons, ImportProgress } from './Importing';
 import { PackageItem } from './PackageItem';
 
 /** The models on the phone: use, add, rename, delete; how the engine runs them; figures of the one in use. */
@@ -13,6 +14,7 @@ export function ModelsDialog({ models }: { models: Models }) {
   useEffect(() => void models.refresh(), [models]);
   const device = models.device.value;
   const failure = models.failure.value;
+  const problem = models.problem.value;
   return (
     <Dialog title={p('models')}>
       <ul class="packages">
@@ -25,7 +27,13 @@ export function ModelsDialog({ models }: { models: Models }) {
           {p('failed', { name: models.chosen.value?.name ?? '', reason: reasonOf(failure) })}
         </p>
       )}
+      {problem !== undefined && (
+        <p class="hint wrong" role="alert">
+          {reasonOf(problem)}
+        </p>
+      )}
       <ImportButtons models={models} />
+      <ImportProgress models={models} />
       {device !== undefined && (
         <p class="hint">
           {p('device', {

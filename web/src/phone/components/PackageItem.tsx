@@ -2,8 +2,9 @@ import { Pencil, Trash2 } from 'lucide-preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { IconButton } from '../../components/IconButton';
 import { formatBytes, formatNumber, t } from '../../i18n';
-import type { Models, Package, Plan } from '../models';
+import type { Models } from '../models';
 import { p } from '../texts';
+import type { Package, Plan } from '../values';
 
 interface Props {
   found: Package;

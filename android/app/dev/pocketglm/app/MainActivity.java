@@ -74,6 +74,7 @@ public final class MainActivity extends Activity {
         page.setWebViewClient(new PageClient(app.site(), this));
         page.setWebChromeClient(new PageChrome(app.pickers()));
         page.addJavascriptInterface(new PageBridge(app.host()), "PocketGLMHost");
+        app.host().pageOpened();
         app.show(page);
         setContentView(page);
         page.loadUrl(Site.START);

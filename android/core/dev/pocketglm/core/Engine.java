@@ -94,18 +94,28 @@ final class Engine {
         Named.start("engine-stop", new Runnable() {
             @Override
             public void run() {
-                if (!waitForEnd(GRACE_MS)) process.destroy();
+                if (!waitForEnd(GRACE_MS)) destroy();
             }
         });
     }
 
-    /** Ends it at once: the app's process may be gone in a moment. */
+    /** Ends it without asking. Returns at once. */
     void kill() {
         synchronized (this) {
             isStopping = true;
             notifyAll();
         }
-        process.destroy();
+        destroy();
+    }
+
+    /** In a thread of its own: it closes the pipes too, and waits for who is writing to them. */
+    private void destroy() {
+        Named.start("engine-kill", new Runnable() {
+            @Override
+            public void run() {
+                process.destroy();
+            }
+        });
     }
 
     /** Whether it was asked to end. */
@@ -176,7 +186,7 @@ final class Engine {
             try {
                 return process.waitFor();
             } catch (InterruptedException ignored) {
-                process.destroy();
+                destroy();
             }
         }
     }

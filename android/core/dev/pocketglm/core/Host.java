@@ -6,6 +6,7 @@ import java.util.Map;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
  * The app's side of docs/android-bridge.md: takes the page's calls, answers them, and tells what happens. One
@@ -23,6 +24,8 @@ public final class Host implements Closeable {
     private final Packages packages;
     private final Methods methods;
     private final ExecutorService calls;
+    /** Of the page that is there now; false when another has taken its place. */
+    private volatile AtomicBoolean isPageThere = new AtomicBoolean(true);
 
     public Host(Platform platform, Page page) {
         outbox = new Outbox(page);
@@ -31,13 +34,25 @@ public final class Host implements Closeable {
         calls = Executors.newSingleThreadExecutor(new Named("calls"));
     }
 
+    /**
+     * Another page takes the place of the one before, or the same is loaded anew. What was asked before is not
+     * answered any more, and an import that runs is cancelled: nobody waits for it, and it can be continued. A
+     * loaded package stays in the engine until the page starts one.
+     */
+    public void pageOpened() {
+        isPageThere.set(false);
+        isPageThere = new AtomicBoolean(true);
+        methods.pageOpened();
+    }
+
     /** A text from the page. Returns at once, from any thread; nothing is thrown. */
     public void send(final String text) {
+        final AtomicBoolean isCallerThere = isPageThere;
         try {
             calls.execute(new Runnable() {
                 @Override
                 public void run() {
-                    take(text);
+                    take(text, isCallerThere);
                 }
             });
         } catch (RejectedExecutionException closed) {
@@ -67,15 +82,15 @@ public final class Host implements Closeable {
         methods.close();
     }
 
-    private void take(String text) {
+    private void take(String text, AtomicBoolean isCallerThere) {
         Call call;
         try {
             call = Call.read(text);
         } catch (Call.Unreadable problem) {
-            outbox.error(problem.id, Failure.request(problem.getMessage()));
+            if (isCallerThere.get()) outbox.error(problem.id, Failure.request(problem.getMessage()));
             return;
         }
-        Reply reply = new Reply(call.id, outbox);
+        Reply reply = new Reply(call.id, outbox, isCallerThere);
         try {
             Map<String, Object> result = methods.perform(call, reply);
             if (result != null) reply.result(result);

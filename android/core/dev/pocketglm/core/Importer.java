@@ -56,6 +56,7 @@ final class Importer {
     }
 
     private synchronized void start(Source source, final Reply reply) {
+        if (!reply.isAwaited()) return;
         final Import started = new Import(source, platform, packages, outbox);
         running = started;
         Named.start("import", new Runnable() {

@@ -23,6 +23,11 @@ final class Methods {
         runner = new Runner(platform, outbox);
     }
 
+    /** Nobody waits for an import any more. */
+    void pageOpened() {
+        importer.cancel();
+    }
+
     /** Ends what runs by itself. */
     void close() {
         importer.cancel();

@@ -32,9 +32,9 @@ final class Runner {
         return id.equals(running()) || id.equals(starting);
     }
 
-    /** How a package would run. What an engine with another one takes now counts as free. */
+    /** How a package would run in place of the one that the engine has now: what that takes counts as free. */
     Plan plan(StoredPackage wanted, Wish wish) {
-        return Planner.plan(wanted.manifest, platform.device(), 0, wish);
+        return Planner.plan(wanted.manifest, platform.device(), ChildMemory.anonymous(), wish);
     }
 
     /** Answers when the package is loaded. */

@@ -21,8 +21,8 @@ import java.util.Map;
  * the command of the engine. One JSON text a line each way, as docs/android-bridge.md has them. Lines that are
  * not the page's: {"resource":"/packages/ID/NAME"} is answered with status, type and body;
  * {"restart":FOLDER}, answered alike, ends the app and starts it over another folder; {"desktop":{...}} says
- * what {@link DesktopPlatform} is to be like, and {"desktop":{"trim":LEVEL}} that memory is short. Ends with its
- * input.
+ * what {@link DesktopPlatform} is to be like; in it, "trim":LEVEL says that memory is short, "opened":true that
+ * the page was loaded anew. Ends with its input.
  */
 public final class DesktopHost {
     private final PrintStream output;
@@ -103,6 +103,7 @@ public final class DesktopHost {
 
     private void control(Map<String, Object> wanted) {
         if (wanted.containsKey("trim")) host.trimMemory(((Long) wanted.remove("trim")).intValue());
+        if (wanted.remove("opened") != null) host.pageOpened();
         platform.change(wanted);
     }
 
