@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cli.conftest import Command, Program
-from pocketglm.cli import placing
+from pocketglm.cli import measure, placing
 from pocketglm.engine.torch.engine import TorchEngine
+from pocketglm.package.reader import Package
 from pocketglm.plan.placement import Placement
+from pocketglm.plan.planner import Limits
 
 CPU = ("--backend", "cpu")
 """The device that PyTorch has everywhere."""
@@ -89,11 +92,46 @@ def test_bench_eval_and_chat(command: Command, package: Path, tmp_path: Path) ->
     assert chats[0].stdout == chats[1].stdout != ""
 
 
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
+    """Stands for the planner on a machine with a GPU (the tests of `pocketglm plan` run the real one)."""
+    asked: list[Limits] = []
+
+    def plan_package(package: Package, limits: Limits, *, threads: int | None) -> Any:
+        asked.append(limits)
+        return SimpleNamespace(placement=Placement.parse("gpu:0,ram:1,disk:2", gpu_backend="cpu"))
+
+    monkeypatch.setattr(measure, "plan_package", plan_package)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("options", "limits"),
+    [
+        (("--gpu-memory", "1GiB"), Limits(gpu_memory=1 << 30)),
+        (("--gpu-memory", "1GiB", "--context", 99, "--kv", "int8"), Limits(None, 1 << 30, None, 99, "int8")),
+        (("--gpu-layers", 1, "--memory", "2GiB"), Limits(2 << 30, None, 1)),
+    ],
+)
+def test_what_depends_on_memory_is_planned(
+    command: Command, package: Path, planned: list[Limits], options: tuple[object, ...], limits: Limits
+) -> None:
+    result = command("run", package, "hello", "--max-tokens", 3, "--json", *options)
+    assert planned == [limits]
+    assert "placement: gpu:0,ram:1,disk:2,ram:head" in result.stderr
+    assert json.loads(result.stdout)["placement"] == "gpu:0,ram:1,disk:2,ram:head"
+
+
+def test_what_is_said_is_not_planned(command: Command, package: Path, planned: list[Limits]) -> None:
+    answer(command, package, "--gpu-layers", 1, *CPU, "--memory", "2GiB")
+    answer(command, package, "--place", "gpu:0,ram:1-2", *CPU, "--memory", "2GiB", "--gpu-memory", "1GiB")
+    assert planned == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--place", "gpu:0-2", "--gpu-layers", 2), "--place and --gpu-layers both say where"),
-        (("--gpu-memory", "1GiB"), "--gpu-memory limits a placement, and there is none"),
         (("--place", "gpu:0-1"), "the placement is for 2 blocks, the model has 3"),
         (("--place", "gpu:0,lap:1-2"), "'lap:1-2' is no part of a placement"),
         (("--place", "nowhere.json"), "cannot be read as a placement"),

@@ -16,6 +16,7 @@ from docs.markdown import ROOT
 
 EXACT = {
     "pip install '.[mnn]'": "takes its dependencies from the network",
+    "pip install '.[torch]'": "takes its dependencies from the network",
     "adb shell mkdir -p /data/local/tmp/mnn_models": "needs a phone",
     "adb push chatglm-6b-mnn /data/local/tmp/mnn_models/": "needs a phone",
     "pip install .": "takes its dependencies from the network",

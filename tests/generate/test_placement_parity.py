@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from engine.contract_specs import SPECS
+from engine.mnn.graphs import add_graphs
 from generate.tiny_models import write_tiny
 from pocketglm.convert import ConvertSettings, convert
 from pocketglm.engine.contract import Batch, EngineOptions, Float32, KVType, Segment, Stage, embed
@@ -127,6 +128,26 @@ def test_every_split_with_smaller_caches(
         found = run_placed(tiny, placement)
         for engine in ("native", "torch"):
             assert_alike(found, alone[engine, kv], TOLERANCES[kv])
+
+
+@pytest.fixture(scope="module")
+def with_graphs(tiny: Tiny) -> Tiny:
+    add_graphs(tiny.path)
+    return tiny
+
+
+@pytest.mark.parametrize(("gpu", "cpu"), [("mnn", "mnn"), ("mnn", "native"), ("torch", "mnn")])
+def test_blocks_on_mnn(
+    with_graphs: Tiny, alone: dict[tuple[str, KVType], Answer], gpu: str, cpu: str
+) -> None:
+    """MNN beside itself, as the original design placed its blocks, and beside the other engines. Its caches
+    are float32, whatever those of the others hold."""
+    tolerance = TOLERANCES["float32" if gpu == cpu else "float16"]
+    for text in ("gpu:0-1,ram:2-3", "ram:0,gpu:1-2,ram:3,gpu:head", "gpu:0-3"):
+        placement = Placement.parse(text, gpu_engine=gpu, cpu_engine=cpu, gpu_backend="cpu")
+        with load(with_graphs.path, placement=placement) as model:
+            assert model.kv == "float32"
+        assert_alike(run_placed(with_graphs, placement), alone["native", "float32"], tolerance)
 
 
 @pytest.fixture(scope="module")

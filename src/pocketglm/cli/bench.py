@@ -55,7 +55,8 @@ def bench(
     from pocketglm.generate.bench import BenchSettings
     from pocketglm.generate.bench import bench as measure
 
-    placement = placement_of(package, place, gpu_layers, gpu_memory)
+    asked = {"memory": memory, "context": context, "kv": kv, "backend": backend, "threads": threads}
+    placement = placement_of(package, place, gpu_layers, gpu_memory, **asked)
     settings = BenchSettings(prompt_tokens, new_tokens, sequences, rounds, tuple(contexts or ()))
     with progress_bar("measuring") as update:
         result = measure(

@@ -53,7 +53,8 @@ def evaluate(
     from pocketglm.generate.model import load
     from pocketglm.generate.perplexity import evaluate as measure
 
-    placement = placement_of(package, place, gpu_layers, gpu_memory)
+    asked = {"memory": memory, "context": context, "kv": kv, "backend": backend, "threads": threads}
+    placement = placement_of(package, place, gpu_layers, gpu_memory, **asked)
     with ExitStack() as stack:
         loading = load(package, engine, threads, memory, backend, kv=kv, context=context, placement=placement)
         model = stack.enter_context(loading)

@@ -1,6 +1,7 @@
 """Where the blocks of a model go, as commands are told it.
 
-Enters: `--place`, `--gpu-layers` and `--gpu-memory`. Leaves: a placement, or None where nothing was said.
+Enters: `--place`, `--gpu-layers`, `--gpu-memory` and other limits. Leaves: a placement, or None where
+nothing was said.
 """
 
 from __future__ import annotations
@@ -9,32 +10,58 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pocketglm.cli import console
 from pocketglm.errors import InputError
 
 if TYPE_CHECKING:
+    from pocketglm.plan.kv_cache import KVType
     from pocketglm.plan.placement import Placement
+    from pocketglm.plan.planner import Limits
 
 MOST_BYTES = 4 << 20
 """Of a file that says a placement: far more than a plan for the largest model takes."""
 
 
 def placement_of(
-    package: Path, place: str | None, gpu_layers: int | None, gpu_memory: int | None
+    package: Path,
+    place: str | None,
+    gpu_layers: int | None,
+    gpu_memory: int | None,
+    *,
+    memory: int | None = None,
+    context: int | None = None,
+    kv: KVType | None = None,
+    backend: object = None,
+    threads: int | None = None,
 ) -> Placement | None:
-    """Raises `InputError` for options that do not go together, and for files and texts that are none."""
+    """Raises `InputError` for options that do not go together, and for files and texts that are none.
+
+    What `place` does not say is planned where it depends on memory: as many blocks as `gpu_memory` has room
+    for, or which blocks are read from disk under a limit on `memory`.
+    """
     if place is not None and gpu_layers is not None:
         raise InputError("--place and --gpu-layers both say where blocks go", hint="leave out one of them")
     if place is not None:
         placement = _read(Path(place)) if _is_path(place) else _parsed(place)
-    elif gpu_layers is not None:
-        placement = _first_on_gpu(package, gpu_layers)
-    elif gpu_memory is not None:
-        raise InputError(
-            "--gpu-memory limits a placement, and there is none", hint="say --gpu-layers N, or --place"
-        )
-    else:
+    elif gpu_layers is None and gpu_memory is None:
         return None
+    elif gpu_layers is None or (memory is not None and backend != "cpu"):
+        from pocketglm.plan.planner import Limits
+
+        return _planned(package, Limits(memory, gpu_memory, gpu_layers, context, kv), threads)
+    else:
+        placement = _first_on_gpu(package, gpu_layers)
     return placement if gpu_memory is None else replace(placement, gpu_memory=gpu_memory)
+
+
+def _planned(package: Path, limits: Limits, threads: int | None) -> Placement:
+    from pocketglm.cli.measure import plan_package
+    from pocketglm.package.reader import Package
+
+    with Package.open(package) as opened:
+        made = plan_package(opened, limits, threads=threads).placement
+    console.note(f"placement: {made.text}")
+    return made
 
 
 def _is_path(text: str) -> bool:

@@ -78,7 +78,8 @@ def run(
             "the prompt is empty", hint="give some text; with --raw, a model may start from nothing"
         )
     limits = {"kv": kv, "context": context, "lookup": lookup}
-    placement = placement_of(package, place, gpu_layers, gpu_memory)
+    asked = {"memory": memory, "context": context, "kv": kv, "backend": backend, "threads": threads}
+    placement = placement_of(package, place, gpu_layers, gpu_memory, **asked)
     with load(package, engine, threads, memory, backend, placement=placement, **limits) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,

@@ -104,7 +104,8 @@ def serve(
         grace_s=grace,
     )
     limits = {"kv": kv, "context": context, "lookup": lookup}
-    placement = placement_of(package, place, gpu_layers, gpu_memory)
+    asked = {"memory": memory, "context": context, "kv": kv, "backend": backend, "threads": threads}
+    placement = placement_of(package, place, gpu_layers, gpu_memory, **asked)
     with load(package, engine, threads, memory, backend, placement=placement, **limits) as model:
         limited = memory is not None or (placement is not None and placement.memory is not None)
         cache = cache_memory or (one_context(model) if limited else None)

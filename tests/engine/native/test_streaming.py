@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,32 @@ def test_the_engines_own_choice_is_spread_over_the_stage(package: Package) -> No
     stage = NativeEngine().load_blocks(package, range(7), replace(options, memory_bytes=sizes[0]))
     assert [index for index in range(7) if stage.place_of(index) == "disk"] == [2, 4, 6]
     assert sizes[1] > sizes[0]
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/io").exists(), reason="what a process has read is known on Linux only"
+)
+def test_the_next_pass_is_read_before_it_begins(package: Package) -> None:
+    """Other stages of the model, on a GPU say, compute meanwhile."""
+    size = package.manifest.files["block_00.mnn.weight"].size
+    before = bytes_read()
+    stage = NativeEngine().load_blocks(package, range(7), EngineOptions(streamed_blocks=frozenset({1, 3, 5})))
+    stage.open(0)
+    row = np.ones((1, SPEC.hidden_size), np.float32)
+    for start in range(2):
+        stage.forward(row, batch_at(start))
+    expected = (2 * 3 + 2) * size  # two passes, and two blocks of the third
+    deadline = time.monotonic() + 30
+    while bytes_read() - before < expected and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert expected <= bytes_read() - before < expected + size
+    stage.release()
+
+
+def bytes_read() -> int:
+    """By all threads of this process."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["rchar"])
 
 
 def test_a_failed_read_is_told_and_leaves_the_cache(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ TEXTS = [
     "<|user|>  \n 你好<|assistant|>\t a<|im_end|> b",
     "\ufeffbom\ufeff \x85 nel\u180e ٣٤٥ ⅻ 12345678",
     "$& $1 $$ `'\"\\",
+    ".\x1d<n> a\x04. \U0005ec2e< .\U0005ec2e<n>",  # SmolLM2 has no tokens for some of these bytes
     (MIXED_TEXTS[-1] + "\n") * 8,
 ]
 

@@ -193,6 +193,7 @@ class ScriptedHost(PageHost):
             "memory": None,
             "anonymous": needed,
             "weights": self._found(package).bytes,
+            "needed": needed,
             "free": self.phone.free,
             "streamed": self.phone.streamed,
         }
@@ -200,7 +201,7 @@ class ScriptedHost(PageHost):
     def _engine_start(self, package: str, **choice: Any) -> dict[str, Any]:
         plan = self._engine_plan(package, **choice)
         if not plan["fits"]:
-            raise Failure("memory", needed=plan["anonymous"], free=self.phone.free)
+            raise Failure("memory", needed=plan["needed"], free=self.phone.free)
         self._silence()
         self.engines += 1
         self._loaded = package

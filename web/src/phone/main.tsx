@@ -4,6 +4,7 @@ import { effect, untracked } from '@preact/signals';
 import { replaceTexts } from '../i18n';
 import { showPage } from '../page';
 import { announce, toast } from '../state';
+import { closeByBack } from './back';
 import { HostBridge } from './bridge';
 import { Engine } from './engine';
 import { Models } from './models';
@@ -24,6 +25,7 @@ const models = new Models(bridge, engine, prompter);
 const chat = showPage(phoneShell(bridge, models, new PhoneTransport(models, engine, prompter)));
 
 models.stopAnswer = () => chat.stop();
+closeByBack();
 effect(() => {
   models.phase.value;
   models.running.value;

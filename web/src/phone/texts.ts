@@ -37,7 +37,7 @@ const en = {
     '{context} tokens of context. Keeps {memory} of memory for itself; weights are read from storage.',
   planStreamed:
     '{context} tokens of context. Does not fit into memory as a whole: parts are read again for every token, which is slow.',
-  planTooLarge: 'Does not fit into this phone’s memory now: {free} are free.',
+  planTooLarge: 'Does not fit into this phone’s memory now: {needed} are needed, {free} are free.',
   device: 'This phone: {free} of {total} memory free, {storage} storage free.',
   engineChoice: 'Memory and speed',
   engineChoiceHint: 'Takes effect when a model is loaded. “Automatic” chooses what this phone can hold.',
@@ -102,7 +102,7 @@ const zh: Record<PhoneKey, string> = {
   size: '{bytes}，{blocks} 层',
   planFits: '上下文 {context} 个词元。自身占用内存 {memory}；权重从存储中读取。',
   planStreamed: '上下文 {context} 个词元。内存放不下整个模型：每个词元都要重新读取一部分，速度较慢。',
-  planTooLarge: '目前内存放不下：只有 {free} 可用。',
+  planTooLarge: '目前内存放不下：需要 {needed}，可用 {free}。',
   device: '本机：内存可用 {free}，共 {total}；存储可用 {storage}。',
   engineChoice: '内存与速度',
   engineChoiceHint: '加载模型时生效。“自动”会选择本机能容纳的设置。',

@@ -33,6 +33,7 @@ export interface Plan {
   threads: number;
   anonymous: number;
   weights: number;
+  needed: number;
   free: number;
   streamed: boolean;
 }
@@ -84,6 +85,7 @@ export function planOf(value: unknown): Plan {
     threads: number(plan.threads),
     anonymous: number(plan.anonymous),
     weights: number(plan.weights),
+    needed: number(plan.needed),
     free: number(plan.free),
     streamed: plan.streamed === true,
   };

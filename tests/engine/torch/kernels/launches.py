@@ -69,7 +69,6 @@ class Launches(TorchDispatchMode):
 
 def record_launches(compute: Callable[[], torch.Tensor], device: torch.device) -> Callable[[], torch.Tensor]:
     """A `replay.Record`."""
-    compute()
     launches = Launches()
     with launches:
         output = compute()

@@ -25,7 +25,14 @@ from engine.torch.kernels.launches import record_launches
 from pocketglm.engine.torch.kernels import replay
 from pocketglm.engine.torch.operations import Record, Replay
 
-SPEC = replace(SPECS["prefix_2d_alpha_layernorm_gelu"], num_blocks=1)
+SPEC = replace(
+    SPECS["prefix_2d_alpha_layernorm_gelu"],
+    num_blocks=1,
+    hidden_size=32,
+    num_heads=2,
+    num_kv_heads=2,
+    intermediate_size=32,
+)
 
 RunnerOf = Callable[[Record | None], Runner]
 

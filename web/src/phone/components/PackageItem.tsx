@@ -61,8 +61,12 @@ function Description({ found, plan }: { found: Package; plan: Plan | undefined }
 
 function planText(plan: Plan): string {
   const key = !plan.fits ? 'planTooLarge' : plan.streamed ? 'planStreamed' : 'planFits';
-  const context = formatNumber(plan.context);
-  return p(key, { context, memory: formatBytes(plan.anonymous), free: formatBytes(plan.free) });
+  return p(key, {
+    context: formatNumber(plan.context),
+    memory: formatBytes(plan.anonymous),
+    needed: formatBytes(plan.needed),
+    free: formatBytes(plan.free),
+  });
 }
 
 function Use({ found, models, chosen }: Props & { chosen: boolean }) {

@@ -41,6 +41,7 @@ final class Plan {
                 "memory", memory,
                 "anonymous", anonymous,
                 "weights", weights,
+                "needed", needed,
                 "free", free,
                 "streamed", isStreamed);
     }

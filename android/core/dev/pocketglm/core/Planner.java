@@ -55,11 +55,11 @@ final class Planner {
                 if (last.fits) return last;
             }
         }
+        // A smaller cache leaves more blocks in memory, and each token waits for the others.
+        String smallest = kvTypes().get(kvTypes().size() - 1);
         for (long context : contexts(wish.context != null ? most : Math.min(most, STREAMED_CONTEXT))) {
-            for (String kv : kvTypes()) {
-                last = streamed(context, kv);
-                if (last.fits) return last;
-            }
+            last = streamed(context, smallest);
+            if (last.fits) return last;
         }
         return last;
     }

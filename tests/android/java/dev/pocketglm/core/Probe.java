@@ -53,16 +53,12 @@ public final class Probe {
         }
     }
 
-    /** The plan, and the least that it needs. */
     private static Map<String, Object> plan(Manifest manifest, Map<String, Object> question) {
         long free = (Long) question.get("free"), total = (Long) question.get("total");
         Device device = new Device("0", 34, "en", free, total, 0, 8, 4);
         Wish wish = new Wish((Long) question.get("context"), (String) question.get("kv"),
                 (Long) question.get("threads"), (Long) question.get("memory"));
-        Plan plan = Planner.plan(manifest, device, (Long) question.get("given"), wish);
-        Map<String, Object> found = plan.toJson();
-        found.put("needed", plan.needed);
-        return found;
+        return Planner.plan(manifest, device, (Long) question.get("given"), wish).toJson();
     }
 
     private static byte[] bytes(String hex) {
