@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import zipfile
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import pocketglm
-from android.apk import BUILD_TIMEOUT, ENGINE, PAGE, build_apk, command
+from android.apk import BUILD_TIMEOUT, ENGINE, NAMED, PAGE, build_apk, command
 
 pytestmark = pytest.mark.timeout(BUILD_TIMEOUT)
 
@@ -120,7 +121,8 @@ def test_texts_in_both_languages(apk: Path) -> None:
     assert "未安装" in texts[1]
 
 
-def test_the_same_bytes_again(apk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_bytes_again(apk: Path, tmp_path: Path) -> None:
     """The same sources, the same key, the same APK."""
-    monkeypatch.delenv("POCKETGLM_APK", raising=False)
+    if NAMED in os.environ:
+        pytest.skip(f"{NAMED} names an APK of other sources, perhaps")
     assert build_apk(tmp_path / "again.apk").read_bytes() == apk.read_bytes()
