@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -20,6 +22,9 @@ from android.packages import (
     write_manifest,
     write_phone_package,
 )
+
+KEPT_STORAGE = 256 << 20
+"""What an import leaves free on the phone."""
 
 SLOW = 1_500_000
 """Bytes a second at which a source is read where something is to happen meanwhile."""
@@ -192,10 +197,12 @@ def test_exists(host: DesktopHost, package: Path) -> None:
 
 
 def test_storage(host: DesktopHost, package: Path) -> None:
-    host.set(freeStorage=1000)
+    host.set(freeStorage=KEPT_STORAGE + 1000)
     error = refused_import(host, package, "folder")
     assert (error["code"], error["details"]) == ("storage", {"needed": bytes_of(package), "free": 1000})
-    host.set(freeStorage=bytes_of(package))
+    host.set(freeStorage=KEPT_STORAGE + bytes_of(package) - 1)
+    assert refused_import(host, package, "folder")["code"] == "storage"
+    host.set(freeStorage=KEPT_STORAGE + bytes_of(package))
     assert imported(host, package, "folder")["complete"]
 
 
@@ -312,6 +319,31 @@ def test_archive_that_ends_early_is_continued(host: DesktopHost, package: Path) 
     assert error["code"] == "source"
     assert error["details"]["file"] in manifest_of(package)["files"]
     assert 0 < host.call("packages.list")["packages"][0]["copied"] < bytes_of(package)
+    assert imported(host, whole)["complete"]
+    assert_same_files(host, package)
+
+
+def test_damaged_archives(host: DesktopHost, package: Path) -> None:
+    """Whatever an archive holds, an import ends with a right package or with a reason; then a whole one is
+    imported over what is left."""
+    whole, path = write_archive(package), package.with_suffix(".damaged.zip")
+    data, generator = whole.read_bytes(), random.Random(11)
+    headers = [match.start() for match in re.finditer(b"PK\x03\x04", data)]
+    codes = set()
+    for _ in range(150):
+        damaged = bytearray(data)
+        for _ in range(generator.randint(1, 3)):
+            near = generator.choice([*headers, len(data) // 2]) + generator.randrange(64)
+            damaged[near : near + generator.randint(0, 4)] = generator.randbytes(generator.randint(0, 4))
+        path.write_bytes(damaged)
+        host.set(pick=str(path))
+        answer = host.answer(host.begin("packages.import", kind="zip"))
+        if "error" in answer:
+            codes.add(answer["error"]["code"])
+            continue
+        assert_same_files(host, package)
+        host.call("packages.delete", package=id_of(package))
+    assert {"source", "damaged"} <= codes <= {"source", "damaged", "package"}
     assert imported(host, whole)["complete"]
     assert_same_files(host, package)
 

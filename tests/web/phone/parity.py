@@ -77,6 +77,16 @@ CONVERSATIONS: list[list[dict[str, Any]]] = [
     [{"role": "nobody", "content": "x"}],
 ]
 
+METHODS = """\
+{% for message in messages %}
+{{ message.content.strip('\\n .') }}|{{ message.content.lstrip('I ') }}|{{ message.content.rstrip('.?😀') }}
+{{ message.content.split('\\n')[-1].strip('x') }}{{ message.content.strip(message.role) }}
+{{ loop.first }}{{ loop.last ~ none ~ (1 == 1) }}{{ message.nope is defined }}{{ message.nope }}
+{% set found = 'x' in message.content %}{{ found }}{{ none }}{{ 'a' if found }}
+{% if found %}{{ not found }}{% else %}{{ found }}{% endif %}
+{% endfor %}"""
+"""What @huggingface/jinja does otherwise than Python, and chat templates may do."""
+
 LARGE_BYTES = 1 << 18
 EMOJI = [
     "😀",
@@ -254,6 +264,7 @@ def all_templates(tokenizer_json: str) -> list[dict[str, Any]]:
     found = [template_case(name, load_template(name), tokenizer_json) for name in names]
     found += [template_case(f"{n} with tools", load_template(n), tokenizer_json, tools=tools) for n in names]
     found += [template_case("chatml", CHATML, tokenizer_json), template_case("date", DATES, tokenizer_json)]
+    found.append(template_case("methods", METHODS, tokenizer_json))
     found.append(template_case("tools", TOOLS, tokenizer_json, tools=tools))
     return found
 

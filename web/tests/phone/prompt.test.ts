@@ -81,9 +81,19 @@ describe('templates', () => {
     expect(render(source)).toBe('0.1a2.3!');
   });
 
+  it('write values as Python does, or say that they cannot', () => {
+    expect(render("{{ true }} {{ none }} {{ 1 == 2 }} {{ 'a' ~ false }} {{ 1.0 }}{% set x = true %}")).toBe(
+      'True None False aFalse 1.0',
+    );
+    expect(render("{{ 'xxaxyx'.strip('x') }} {{ '  a'.strip() }} {{ 'aab'.lstrip('ba') }}|")).toBe('axy a |');
+    for (const source of ['{{ [1] }}', '{{ {"a": 1} }}', "{{ 'a' ~ [1] }}", "{{ 'a'.strip(1) }}"])
+      expect(problemOf(source)).toBe('messages');
+    expect(render('{{ [1, true] | tojson }}')).toBe('[1, true]');
+  });
+
   it('do not reach what is around them', () => {
     for (const name of ['constructor', '__proto__', 'globalThis', 'fetch', 'self'])
-      expect(render(`{{ ${name} is defined }}`)).toBe('false');
+      expect(render(`{{ ${name} is defined }}`)).toBe('False');
     expect(problemOf("{{ ''.constructor.constructor('return 1')() }}")).toBe('messages');
   });
 });

@@ -16,6 +16,20 @@ export function stripEnd(text: string): string {
   return text.slice(0, end);
 }
 
+/** Python's str.strip(characters) and its kin; the library's take no characters. */
+export function stripCharacters(
+  text: string,
+  characters: string,
+  name: 'strip' | 'lstrip' | 'rstrip',
+): string {
+  const all = [...text];
+  const taken = new Set(characters);
+  let [start, end] = [0, all.length];
+  if (name !== 'rstrip') while (start < end && taken.has(all[start] as string)) start++;
+  if (name !== 'lstrip') while (end > start && taken.has(all[end - 1] as string)) end--;
+  return all.slice(start, end).join('');
+}
+
 /** The text with U+FFFD for every half of a surrogate pair that stands alone. */
 export function wellFormed(text: string): string {
   return text.replace(/\p{Surrogate}/gu, '\ufffd');

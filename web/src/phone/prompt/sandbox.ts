@@ -2,7 +2,9 @@
 // template, and here it gets limits on steps and on the texts it makes. The twin of generate/sandbox.py.
 
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
+import { printedNodes, pythonText } from './printed';
 import { PromptProblem } from './problem';
+import { stripCharacters } from './pythonText';
 import { dateText } from './strftime';
 
 const MAX_SOURCE = 1 << 20;
@@ -25,6 +27,12 @@ class TemplateLimit extends Error {}
 type Node = Parameters<Interpreter['evaluate']>[0];
 type Value = ReturnType<Interpreter['evaluate']>;
 
+/** `text.strip('x')` in a template. */
+interface Strip {
+  callee: { object: Node; property: { value: 'strip' | 'lstrip' | 'rstrip' } };
+  args: [Node];
+}
+
 /** A loop that runs. `left` is the library's `loop` object of an iteration that `continue` has ended. */
 interface Loop {
   broken: boolean;
@@ -41,6 +49,13 @@ class LimitedInterpreter extends Interpreter {
   private steps = MAX_STEPS;
   private readonly loops: Loop[] = [];
 
+  constructor(
+    scope: Environment,
+    private readonly printed: Set<unknown>,
+  ) {
+    super(scope);
+  }
+
   override evaluate(node: Node, scope: Environment): Value {
     this.charge(1);
     const loop = this.loops.at(-1);
@@ -51,11 +66,26 @@ class LimitedInterpreter extends Interpreter {
       return scope.lookupVariable('none');
     }
     if (node?.type === 'For') this.loops.push({ broken: false, left: undefined });
-    const value = super.evaluate(node, scope);
+    const found = isStrip(node) ? this.strip(node, scope) : super.evaluate(node, scope);
     if (node?.type === 'For') this.loops.pop();
+    const text = this.printed.has(node) ? pythonText(found.type, found.value) : undefined;
+    const value = text === undefined ? found : this.text(text, scope);
     if (typeof value.value === 'string' && value.value.length > MAX_TEXT)
       throw new TemplateLimit(`makes a text of more than ${MAX_TEXT} characters`);
     return value;
+  }
+
+  private strip(node: Strip, scope: Environment): Value {
+    const { object, property } = node.callee;
+    const [text, characters] = [this.evaluate(object, scope).value, this.evaluate(node.args[0], scope).value];
+    if (typeof text !== 'string' || typeof characters !== 'string')
+      throw new Error(`${property.value}() of or with something that is no text`);
+    return this.text(stripCharacters(text, characters, property.value), scope);
+  }
+
+  /** A value of the library's kind. */
+  private text(value: string, scope: Environment): Value {
+    return super.evaluate({ type: 'StringLiteral', value } as unknown as Node, scope);
   }
 
   charge(steps: number): void {
@@ -70,8 +100,19 @@ function passesOver(loop: Loop, scope: Environment): boolean {
   return loop.broken || loop.left !== undefined;
 }
 
+function isStrip(node: unknown): node is Strip {
+  const { type, callee, args } = (node ?? {}) as {
+    type?: string;
+    callee?: { type: string; computed: boolean; property: { value: unknown } };
+    args?: unknown[];
+  };
+  if (type !== 'CallExpression' || callee?.type !== 'MemberExpression' || callee.computed) return false;
+  return args?.length === 1 && ['strip', 'lstrip', 'rstrip'].includes(String(callee.property.value));
+}
+
 export class SandboxedTemplate {
   private readonly program: ReturnType<typeof parse>;
+  private readonly printed: Set<unknown>;
 
   constructor(
     source: string,
@@ -81,6 +122,7 @@ export class SandboxedTemplate {
       throw new PromptProblem('package', `chat_template.jinja has more than ${MAX_SOURCE} characters`);
     try {
       this.program = parse(tokenize(source, { trim_blocks: true, lstrip_blocks: true }));
+      this.printed = printedNodes(this.program);
     } catch (error) {
       throw new PromptProblem('package', `chat_template.jinja is not a usable template: ${messageOf(error)}`);
     }
@@ -89,7 +131,7 @@ export class SandboxedTemplate {
   /** The prompt. Raises a PromptProblem that says whether the template or the messages are at fault. */
   render(variables: Record<string, unknown>): string {
     const scope = new Environment();
-    const interpreter = new LimitedInterpreter(scope);
+    const interpreter = new LimitedInterpreter(scope, this.printed);
     for (const [name, value] of CONSTANTS) scope.set(name, value);
     scope.set('raise_exception', (message: unknown) => {
       throw new TemplateRaised(String(message));

@@ -13,6 +13,9 @@ import java.util.Set;
  * a Failure and what was copied so far, which the next import of the same package goes on with.
  */
 final class Import {
+    /** A phone without any free storage does not work well, nor does the page, which keeps conversations. */
+    private static final long KEPT_STORAGE = 256 << 20;
+
     private final Source source;
     private final Platform platform;
     private final Packages packages;
@@ -109,7 +112,7 @@ final class Import {
     }
 
     private void checkStorage() throws Failure {
-        long needed = manifest.bytes - progress.bytes(), free = platform.device().freeStorage;
+        long needed = manifest.bytes - progress.bytes(), free = freeStorage();
         if (needed > free) throw noStorage(needed, free);
     }
 
@@ -188,10 +191,14 @@ final class Import {
 
     /** Why the app's own folder cannot be written: it is full, most likely. */
     private Failure storageFailure(IOException problem) {
-        long needed = manifest.bytes - progress.bytes(), free = platform.device().freeStorage;
+        long needed = manifest.bytes - progress.bytes(), free = freeStorage();
         String text = String.valueOf(problem.getMessage());
         boolean isFull = text.contains("ENOSPC") || text.contains("No space left") || needed > free;
         return isFull ? noStorage(needed, free) : Failure.internal(problem);
+    }
+
+    private long freeStorage() {
+        return Math.max(0, platform.device().freeStorage - KEPT_STORAGE);
     }
 
     private static Failure noStorage(long needed, long free) {
