@@ -125,8 +125,9 @@ def test_what_does_not_fit_the_gpu_moves_off_it(
         assert model.placement.text == "gpu:0-3,ram:4-7,ram:head"
         assert answer(model) == expected
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [text.split("off the GPU: ")[1] for text in warnings] == ["block 5 to ram", "block 4 to ram"]
+    assert len(warnings) == 1
     assert "MiB are needed on cpu" in warnings[0]
+    assert warnings[0].endswith("moved off the GPU: blocks 4-5 to ram")
 
 
 def test_blocks_and_head_share_what_the_gpu_has(path: Path) -> None:
@@ -194,6 +195,24 @@ def test_a_pass_that_needs_more_goes_on_with_fewer_blocks(
         for session in (*sessions, *others):
             session.close()
         assert model.session().forward([1]).shape == (1, model.spec.vocab_size)
+
+
+def test_where_nothing_has_room_the_session_says_why(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks that leave the GPU find no room either: an error, and an orderly end."""
+    gpu = SmallGpu(monkeypatch, 3)
+    with placed(path, "gpu:0-5,ram:6-7") as model, model.session() as session:
+        session.forward(PROMPT)
+
+        def load_blocks(*arguments: Any) -> Any:
+            raise EngineError("the memory limit is too small")
+
+        gpu.is_small = True
+        monkeypatch.setattr(NativeEngine, "load_blocks", load_blocks)
+        with pytest.raises(EngineError, match="memory limit is too small"):
+            session.forward([5])
+        gpu.is_small = False
+        with pytest.raises(EngineError, match="released"):
+            session.forward([5])
 
 
 def test_short_memory_without_a_placement_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from generate.tiny_models import VOCAB, write_tiny
+from pocketglm.engine.torch.stage import TorchStage
 from pocketglm.serve import protocol_answers as answers
 from pocketglm.serve.settings import BatchSettings, RequestLimits
 from serve.running import NAME, Running, running
@@ -285,6 +286,9 @@ def test_the_state_says_where_every_block_is(causal_path: Path) -> None:
             ("torch", "gpu"), ("native", "ram"), ("native", "disk"),
         ]  # fmt: skip
         assert status.engine == "torch+native"
+        stage = server.model.stages[0]
+        assert isinstance(stage, TorchStage)
+        assert status.memory.gpu_bytes == stage.weight_bytes() + stage.cache_bytes() > stage.weight_bytes()
         metrics = server.client.get("/metrics").text
         assert 'pocketglm_blocks{engine="torch",place="gpu"} 1.0' in metrics
         assert 'pocketglm_blocks{engine="native",place="disk"} 1.0' in metrics

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from pocketglm.engine.contract import Engine, EngineOptions, Head, KVType, Stage
@@ -100,26 +101,36 @@ def assemble(package: Package, engine: Engine, settings: LoadSettings) -> Assemb
     return place(package, settings.placement, settings)
 
 
-def place(package: Package, placement: Placement, settings: LoadSettings) -> Assembly:
-    """As `assemble`, for a placement."""
+def place(
+    package: Package,
+    placement: Placement,
+    settings: LoadSettings,
+    moved: tuple[Placement, DeviceMemoryError] | None = None,
+) -> Assembly:
+    """As `assemble`, for a placement. `moved` is where blocks were before, and why they could not stay."""
     placement.check_fits(package.spec.num_blocks)
+    before, problem = moved or (placement, None)
     while True:
         loader = _Loader(package, placed_parts(placement), settings, placement.kv, placement)
         try:
-            return loader.load()
+            made = loader.load()
         except _TooLittleOnGpuError as error:
+            problem = problem or error.cause
             placement = fewer_on_gpu(placement, error.cause)
+            continue
+        if problem is not None:
+            logger.warning("%s; moved off the GPU: %s", problem.message, _difference(before, placement))
+        return made
 
 
 def fewer_on_gpu(placement: Placement, error: DeviceMemoryError) -> Placement:
-    """A few blocks less on the GPU, said in the log. Raises `error` where nothing is left there."""
+    """A few blocks less on the GPU. Raises `error` where nothing is left there."""
     if not placement.uses_gpu:
         raise error
     step = max(1, placement.count("gpu") // STEPS_OFF_GPU)
     less = placement.with_fewer_on_gpu(step)
     if placement.memory is not None and get_engine(placement.cpu_engine).capabilities().streams:
         less = _read_from_disk(placement, less)
-    logger.warning("%s; moved off the GPU: %s", error, _moved(placement, less))
     return less
 
 
@@ -169,9 +180,18 @@ def _read_from_disk(before: Placement, after: Placement) -> Placement:
     return replace(after, blocks=tuple(blocks))
 
 
-def _moved(before: Placement, after: Placement) -> str:
+def _difference(before: Placement, after: Placement) -> str:
+    """`blocks 6-9 to ram, the head to ram`."""
     pairs = zip(before.blocks, after.blocks, strict=True)
-    moved = [f"block {index} to {new}" for index, (old, new) in enumerate(pairs) if old != new]
+    places = ["" if old == new else new for old, new in pairs]
+    moved = []
+    for place_now, numbered in groupby(enumerate(places), key=lambda item: item[1]):
+        members = [index for index, _ in numbered]
+        first, last = members[0], members[-1]
+        if place_now:
+            moved.append(
+                (f"block {first}" if first == last else f"blocks {first}-{last}") + f" to {place_now}"
+            )
     if before.head != after.head:
         moved.append(f"the head to {after.head}")
     return ", ".join(moved)

@@ -318,24 +318,28 @@ class Model:
                 try:
                     return call()
                 except DeviceMemoryError as error:
-                    placement = self._assembly.placement
-                    if placement is None:
-                        raise
-                    self._move_to(fewer_on_gpu(placement, error))
+                    self._move_off_gpu(error)
 
-    def _move_to(self, placement: Placement) -> None:
-        """Load anew as `placement` says, and go on with the caches of all sequences."""
-        saved = {sequence: self._chain.save(sequence) for sequence in self._chain.sequences}
+    def _move_off_gpu(self, error: DeviceMemoryError) -> None:
+        """Load anew with fewer blocks there, and go on with the caches of all sequences. Raises `error` where
+        that is no way out."""
+        saved: dict[int, KVState] | None = None
         while True:
+            before = self._assembly.placement
+            if before is None:
+                raise error
+            placement = fewer_on_gpu(before, error)
+            if saved is None:
+                saved = {sequence: self._chain.save(sequence) for sequence in self._chain.sequences}
             self._chain.release()
             self.head.release()
-            self._assembly = place(self.package, placement, self._load_settings)
+            self._assembly = place(self.package, placement, self._load_settings, (before, error))
             self._chain = StageChain(self._assembly.stages)
             try:
                 self._fill(saved)
                 return
-            except DeviceMemoryError as error:
-                placement = fewer_on_gpu(self._assembly.placement or placement, error)
+            except DeviceMemoryError as again:
+                error = again
 
     def _fill(self, saved: Mapping[int, KVState]) -> None:
         for sequence, state in saved.items():

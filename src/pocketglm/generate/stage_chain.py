@@ -60,8 +60,9 @@ class StageChain:
             stage.truncate(sequence, length)
 
     def roll_back(self, sequence: int, length: int) -> None:
-        """Forget what stages have beyond `length`, where some of them have it and others not."""
-        for stage in self.stages:
+        """Forget what stages have beyond `length`, where some of them have it and others not. Released ones
+        have nothing."""
+        for stage in self.stages if sequence in self.sequences else ():
             if stage.length(sequence) > length:
                 stage.truncate(sequence, length)
 

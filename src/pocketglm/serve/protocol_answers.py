@@ -177,6 +177,7 @@ class MemoryUse(Exact):
     weight_bytes: int
     cache_bytes: int
     buffer_bytes: int
+    gpu_bytes: int  # of weights and caches there; the others are of the process
 
 
 class RequestCounts(Exact):

@@ -26,6 +26,9 @@ SHOWN_DEFAULTS = (
 )
 
 
+MEMORY_KINDS = ("weight", "cache", "buffer", "gpu")
+
+
 def status_of(service: Service) -> Status:
     """The state of this moment."""
     model, load = service.engine.model, service.engine.load_now
@@ -42,7 +45,7 @@ def status_of(service: Service) -> Status:
         ],
         memory=MemoryUse(
             rss_bytes=resident_bytes(),
-            **{f"{name}_bytes": int(usage.get(f"{name}_bytes", 0)) for name in ("weight", "cache", "buffer")},
+            **{f"{name}_bytes": int(usage.get(f"{name}_bytes", 0)) for name in MEMORY_KINDS},
         ),
         requests=RequestCounts(
             running=load.running, waiting=load.waiting, limit=service.engine.settings.running
@@ -58,10 +61,12 @@ def _usage(model: Model) -> dict[str, Any]:
     """Bytes of all stages and the head, of engines that tell; caches are counted under the model's lock."""
     found: dict[str, Any] = {}
     with model.lock:
-        for part in (*model.stages, model.head):
-            tell = getattr(part, "usage", None)
+        for part, loaded in zip(model.parts, (*model.stages, model.head), strict=True):
+            tell = getattr(loaded, "usage", None)
             for name, value in (tell() if tell else {}).items():
-                if name.endswith("_bytes"):
+                if part.on_gpu:
+                    found["gpu_bytes"] = found.get("gpu_bytes", 0) + value
+                elif name.endswith("_bytes"):
                     found[name] = found.get(name, 0) + value
                 else:
                     found.setdefault(name, value)

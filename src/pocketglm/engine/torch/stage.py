@@ -74,6 +74,14 @@ class TorchStage(SequenceStage[SequenceCache]):
             self._replayer.clear()
         give_back(self.device)
 
+    def place_of(self, index: int) -> str:
+        """`gpu`, or `ram` where PyTorch computes on the CPU."""
+        return "ram" if self.device.type == "cpu" else "gpu"
+
+    def usage(self) -> dict[str, int]:
+        """Bytes on the device."""
+        return {"weight_bytes": self.weight_bytes(), "cache_bytes": self.cache_bytes()}
+
     def weight_bytes(self) -> int:
         """Bytes of weights on the device."""
         return sum(weights.nbytes for weights in self._parts)
@@ -125,6 +133,10 @@ class TorchHead:
         size = f"the logits of {len(hidden)} rows of {self._spec.vocab_size}"
         with device_memory(size), cpu_threads(self._threads), current(self.device):
             return self._run(self._weights, hidden)
+
+    def usage(self) -> dict[str, int]:
+        """As `TorchStage.usage`."""
+        return {"weight_bytes": self.weight_bytes()}
 
     def weight_bytes(self) -> int:
         """Bytes of weights on the device."""
