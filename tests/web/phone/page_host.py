@@ -51,9 +51,10 @@ def need_page() -> None:
 
 
 class PageHost:
-    """Serves the page until `close`. `texts` are the page's, read as JSON."""
+    """Serves the page in a folder until `close`. `texts` are the page's, read as JSON."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: Path = PAGE) -> None:
+        self.page = page
         self.texts: list[dict[str, Any]] = []
         self._outbox: queue.Queue[str | None] = queue.Queue()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": self}))
@@ -104,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.removeprefix("/")
-        file = PAGE / (path or "index.html")
+        file = self.host.page / (path or "index.html")
         if path == "host/events":
             self._events()
         elif path.startswith("packages/"):
