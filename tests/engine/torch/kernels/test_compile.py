@@ -15,6 +15,7 @@ SHARED_MEMORY = {86: 99 << 10, 90: 227 << 10}
 MATRIX_KERNELS = {"_matmul", "_attention"}
 OTHER_KERNELS = {
     "_matvec",
+    "_planes",
     "_half_rows",
     "_norm",
     "_residual_norm",

@@ -77,6 +77,14 @@ def test_rows_beyond_float16_keep_their_precision(device: torch.device) -> None:
     assert not found[2].any()
 
 
+def test_halves_that_are_no_whole_words_are_multiplied_as_tiles(device: torch.device) -> None:
+    from pocketglm.engine.torch.kernels import linear
+
+    layer = random_layer((9, 33), WeightFormat(16), device)
+    x = rows_of(1, 33, device)
+    assert error(linear.linear(x, layer), plain.linear(x, layer)) < HALF_ERROR
+
+
 def test_takes_rows_that_lie_apart(device: torch.device) -> None:
     """A part of a wider tensor, as attention leaves it."""
     from pocketglm.engine.torch.kernels import linear

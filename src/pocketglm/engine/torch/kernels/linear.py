@@ -1,8 +1,8 @@
 """Matrix products that read the package's bytes and dequantize them in registers.
 
 Enters: activations float32 [rows, in] and a layer as stored. Leaves: float32 [rows, out]. One or two rows
-go through `_matvec`, which is bound by the reading of the weights; more go through `_matmul`, on tensor
-cores in float16 with float32 sums. The oracle is `plain.linear`.
+go through `_matvec`, which is to be bound by the reading of the weights; more go through `_matmul`, on
+tensor cores in float16 with float32 sums. The oracle is `plain.linear`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from pocketglm.engine.torch.kernels.launch import FUSED, next_power_of_two, proc
 from pocketglm.engine.torch.weights import DeviceLinear
 
 MATVEC_ROWS = 2
-"""Rows up to which each is a matrix-vector product of its own. An int4 weight is half a byte and costs two
-operations a row, beside some four to unpack: at a GPU's 10 to 14 float32 operations a byte of memory
-bandwidth, the third row would make arithmetic the limit. Its weights come from the L2 cache after the
-first row."""
+"""Rows up to which each is a matrix-vector product of its own. A weight takes some four operations a row,
+and a GPU has some 25 float32 operations for each byte that it reads: with int4 a third row would make
+arithmetic the limit. The second row finds its weights in the L2 cache."""
 
-MATVEC_OUTPUTS = 8
-"""Outputs of one program of `_matvec`: some 500 programs for a layer of 4096, four on each processor."""
+MATVEC_OUTPUTS = 4
+"""Outputs of one program of `_matvec`, which is one warp: they share the loads of x, four float32 for a
+word of 4-bit codes and two for one of 8-bit codes."""
 
-MATVEC_BYTES = 512
-"""Bytes of one output's weights that a program reads at once: 16 for each thread of a warp."""
+MATVEC_WORDS = 128
+"""Words of one output's codes that a program reads at once: 16 bytes for each thread of a warp."""
+
+BASE = 0x4B000000
+"""The bits of 2^23 as float32. `_matvec` takes them as an argument: a constant would be loaded into a
+register for every code, a sixth more instructions (seen in the machine code)."""
 
 HALF_RANGE = 1024.0
 """What the largest value of a row becomes in float16: far from its largest number, 65504, and 2^24 times
@@ -37,34 +41,36 @@ def linear(x: Tensor, layer: DeviceLinear) -> Tensor:
     """x float32 [rows, in] -> x W^T + bias, float32 [rows, out]."""
     if layer.format.bits == 32:
         return functional.linear(x, layer.codes, layer.bias)
-    return matvec(x, layer) if x.shape[0] <= MATVEC_ROWS else matmul(x, layer)
+    in_words = layer.codes.shape[1] * layer.codes.itemsize % 4 == 0
+    return matvec(x, layer) if x.shape[0] <= MATVEC_ROWS and in_words else matmul(x, layer)
 
 
 def matvec(x: Tensor, layer: DeviceLinear) -> Tensor:
-    """`linear` for a few rows: float32 throughout."""
-    x = x.contiguous()
+    """`linear` for a few rows: float32 throughout. Rows of codes must be whole words of 32 bits."""
     rows, (outputs, inputs) = x.shape[0], layer.shape
-    bits, stored = layer.format.bits, layer.format.stored_inputs(inputs)
-    chunk = min(layer.format.group or 32, 128) if layer.format.quantized else 32
-    chunks = min(MATVEC_BYTES * 8 // bits, next_power_of_two(stored)) // chunk
+    form, codes = layer.format, layer.codes.view(torch.int32)
+    words, per_word = codes.shape[1], 32 // form.bits
+    x_planes = planes(x.contiguous(), words, form.bits)
+    alpha = layer.alpha
+    if alpha is not None and not form.symmetric:
+        alpha = alpha.view(torch.int32)  # zero and scale are one word
     output = torch.empty(rows, outputs, dtype=torch.float32, device=x.device)
     _matvec[(triton.cdiv(outputs, MATVEC_OUTPUTS), rows)](
-        x,
-        layer.codes,
-        layer.alpha,
+        x_planes,
+        codes,
+        alpha,
         layer.bias,
         output,
-        inputs,
-        stored,
+        words,
         outputs,
-        layer.format.group_size(inputs),
-        layer.format.groups(inputs) if layer.format.quantized else 0,
-        BITS=bits,
-        SYMMETRIC=layer.format.symmetric,
-        CHUNK=chunk,
-        CHUNKS=max(1, chunks),
+        form.groups(inputs) if form.quantized else 0,
+        BASE,
+        BITS=form.bits,
+        SYMMETRIC=form.symmetric,
+        GROUP=form.group // per_word,
         OUTPUTS=MATVEC_OUTPUTS,
-        num_warps=4,
+        WORDS=MATVEC_WORDS,
+        num_warps=1,
         **FUSED,
     )
     return output
@@ -72,59 +78,49 @@ def matvec(x: Tensor, layer: DeviceLinear) -> Tensor:
 
 @triton.jit
 def _matvec(
-    x: tl.tensor,  # float32 [rows, inputs]
-    codes: tl.tensor,  # as in `DeviceLinear`
+    planes: tl.tensor,  # float32 [rows, codes in a word + 1, words], from `planes`
+    codes: tl.tensor,  # int32 [outputs, words]
     alpha: tl.tensor,
     bias: tl.tensor,
     output: tl.tensor,  # float32 [rows, outputs]
-    inputs: int,
-    stored: int,
+    words: int,
     outputs: int,
-    group: int,
     groups: int,
+    base: int,
     BITS: tl.constexpr,
     SYMMETRIC: tl.constexpr,
-    CHUNK: tl.constexpr,  # inputs that share a group
-    CHUNKS: tl.constexpr,
+    GROUP: tl.constexpr,  # words of a group; 0: the row
     OUTPUTS: tl.constexpr,
+    WORDS: tl.constexpr,
 ) -> None:
-    """Some outputs of one row. Codes are summed before their group's scale is applied."""
+    """Some outputs of one row. Threads hold the same words of x and of several outputs, and add up what is
+    theirs; they meet once, at the end."""
+    count: tl.constexpr = 32 // BITS
     row = tl.program_id(1).to(tl.int64)
     out = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
-    packed: tl.constexpr = 2 if BITS == 4 else 1
-    step: tl.constexpr = CHUNK // packed
-    row_codes = codes + out.to(tl.int64)[:, None, None] * (stored // packed)  # [OUTPUTS, 1, 1]
-    chunk = tl.arange(0, CHUNKS)
-    place = tl.arange(0, step)[None, None, :]
-    sums = tl.zeros([OUTPUTS, CHUNKS], dtype=tl.float32)
-    for start in range(0, stored, CHUNKS * CHUNK):
-        first = start + chunk * CHUNK  # [CHUNKS]
-        at = first[None, :, None] // packed + place  # [1, CHUNKS, step]
-        inside = at < stored // packed
-        stored_codes = tl.load(row_codes + at, mask=inside & (out < outputs)[:, None, None], other=0)
-        if BITS == 4:
-            even = tl.load(x + row * inputs + 2 * at, mask=2 * at < inputs, other=0.0)
-            odd = tl.load(x + row * inputs + 2 * at + 1, mask=2 * at + 1 < inputs, other=0.0)
-            high, low = _signed(stored_codes >> 4, 8), _signed(stored_codes & 15, 8)
-            products = high * even + low * odd
-            total = tl.sum(even + odd, axis=2)  # [1, CHUNKS]
-        else:
-            values = tl.load(x + row * inputs + at, mask=at < inputs, other=0.0)
-            weights = _signed(stored_codes, 128) if BITS == 8 else stored_codes.to(tl.float32)
-            products = weights * values
-            total = tl.sum(values, axis=2)
-        part = tl.sum(products, axis=2)  # [OUTPUTS, CHUNKS]
+    has_out = (out < outputs)[:, None]
+    row_codes = codes + out.to(tl.int64)[:, None] * words
+    row_alpha = alpha + out.to(tl.int64)[:, None] * groups if BITS < 16 else alpha
+    x = planes + row * (count + 1) * words
+    sums = tl.zeros([OUTPUTS, WORDS], dtype=tl.float32)
+    for start in range(0, words, WORDS):
+        at = start + tl.arange(0, WORDS)[None, :]
+        inside = at < words
+        word = tl.load(row_codes + at, mask=inside & has_out, other=0)
+        part = tl.zeros([OUTPUTS, WORDS], dtype=tl.float32)
+        for place in tl.static_range(count):
+            part += _code(word, place, base, BITS) * tl.load(x + place * words + at, mask=inside, other=0.0)
         if BITS == 16:
             sums += part
         else:
-            index = out.to(tl.int64)[:, None] * groups + (first // group)[None, :]
-            known = (out < outputs)[:, None] & (first < stored)[None, :]
+            index = at // GROUP if GROUP else at * 0
+            pair = tl.load(row_alpha + index, mask=inside & has_out, other=0)
             if SYMMETRIC:
-                sums += part * tl.load(alpha + index, mask=known, other=0.0).to(tl.float32)
+                sums += part * pair.to(tl.float32)
             else:
-                zero = tl.load(alpha + 2 * index, mask=known, other=0.0).to(tl.float32)
-                scale = tl.load(alpha + 2 * index + 1, mask=known, other=0.0).to(tl.float32)
-                sums += part * scale + total * zero
+                total = tl.load(x + count * words + at, mask=inside, other=0.0)
+                scale = (pair >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+                sums += part * scale + total * pair.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
     result = tl.sum(sums, axis=1)
     if bias is not None:
         result += tl.load(bias + out, mask=out < outputs, other=0.0)
@@ -132,9 +128,66 @@ def _matvec(
 
 
 @triton.jit
+def _code(word: tl.tensor, place: tl.constexpr, base: int, BITS: tl.constexpr) -> tl.tensor:
+    """The code at a place of a word, less its offset, times what `_planes` divides x by; as float32.
+
+    A code in the low bits of 2^23 is that number plus the code: one logical operation and one sum, where a
+    GPU converts integers at half that rate or less. Codes further left in those bits are as good, only
+    larger, so that a word is shifted once.
+    """
+    if BITS == 16:
+        result = (word >> (16 * place)).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    else:
+        unshifted: tl.constexpr = 5 if BITS == 4 else 2  # those that end below bit 23
+        moved = word if place < unshifted else word >> (unshifted * BITS)
+        lowest: tl.constexpr = 1 << (place % unshifted * BITS)
+        mask: tl.constexpr = ((1 << BITS) - 1) * lowest
+        offset: tl.constexpr = 8388608.0 + (1 << (BITS - 1)) * lowest
+        result = ((moved & mask) | base).to(tl.float32, bitcast=True) - offset
+    return result
+
+
+def planes(x: Tensor, words: int, bits: int) -> Tensor:
+    """x float32 [rows, n] as float32 [rows, codes in a word + 1, words]: what meets the codes at each place
+    of the words, divided as `_code` wants it, and the sums of each word's inputs. Past n stand zeros."""
+    rows, inputs = x.shape
+    count = 32 // bits
+    output = torch.empty(rows, count + 1, words, dtype=torch.float32, device=x.device)
+    block = min(128, next_power_of_two(words))
+    _planes[(triton.cdiv(words, block), rows)](
+        x, output, inputs, words, BITS=bits, COUNT=count, WORDS=block, **FUSED
+    )
+    return output
+
+
+@triton.jit
+def _planes(
+    x: tl.tensor,
+    output: tl.tensor,
+    inputs: int,
+    words: int,
+    BITS: tl.constexpr,
+    COUNT: tl.constexpr,
+    WORDS: tl.constexpr,
+) -> None:
+    row = tl.program_id(1).to(tl.int64)
+    word = (tl.program_id(0) * WORDS + tl.arange(0, WORDS))[:, None]
+    place = tl.arange(0, COUNT)[None, :]
+    # Of two inputs in a byte the even one is the upper half, so it comes second in a word's bits
+    at = word * COUNT + (place ^ 1 if BITS == 4 else place)
+    values = tl.load(x + row * inputs + at, mask=at < inputs, other=0.0)
+    target = output + row * (COUNT + 1) * words + word
+    tl.store(target + COUNT * words, tl.sum(values, axis=1)[:, None], mask=word < words)
+    if BITS == 4:
+        values *= tl.exp2((-4 * (place % 5)).to(tl.float32))
+    elif BITS == 8:
+        values *= tl.exp2((-8 * (place % 2)).to(tl.float32))
+    tl.store(target + place * words, values, mask=word < words)
+
+
+@triton.jit
 def _signed(codes: tl.tensor, offset: tl.constexpr) -> tl.tensor:
-    """Stored codes as float32, less their offset. A code in the low bits of 2^23 is that number plus the
-    code: a logical operation and a sum, where a GPU converts integers at a quarter of that rate or less."""
+    """Stored codes as float32, less their offset; see `_code`."""
     return (codes.to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True) - (8388608.0 + offset)
 
 
