@@ -40,6 +40,9 @@ class DesktopPageHost(PageHost):
         """What the phone is like from now on; see DesktopPlatform.java."""
         self.say(json.dumps({"desktop": settings}))
 
+    def page_opened(self) -> None:
+        self.set(opened=True)
+
     def resource(self, path: str) -> tuple[int, bytes]:
         with self._asking:
             self.say(json.dumps({"resource": path}))

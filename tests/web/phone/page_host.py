@@ -55,6 +55,7 @@ class PageHost:
 
     def __init__(self, page: Path = PAGE) -> None:
         self.page = page
+        self.page_number = 0
         self.texts: list[dict[str, Any]] = []
         self._outbox: queue.Queue[str | None] = queue.Queue()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": self}))
@@ -74,6 +75,9 @@ class PageHost:
         """Status and content of an address below `/packages/`."""
         raise NotImplementedError
 
+    def page_opened(self) -> None:
+        """The page is there, for the first time or anew."""
+
     def emit(self, text: str) -> None:
         """Gives the page a text."""
         self._outbox.put(text)
@@ -89,6 +93,8 @@ class PageHost:
         """What the page that was opened now is given; the one before gets no more."""
         self._outbox.put(None)
         self._outbox = queue.Queue()
+        self.page_number += 1
+        self.page_opened()
         return self._outbox
 
     def close(self) -> None:
