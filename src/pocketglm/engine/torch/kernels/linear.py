@@ -1,6 +1,6 @@
 """Matrix products that read the package's bytes and dequantize them in registers.
 
-Enters: activations float32 [rows, in] and a layer as stored. Leaves: float32 [rows, out]. Up to four rows
+Enters: activations float32 [rows, in] and a layer as stored. Leaves: float32 [rows, out]. One or two rows
 go through `_matvec`, which is to be bound by the reading of the weights; more go through `_matmul`, on
 tensor cores in float16 with float32 sums. The oracle is `plain.linear`.
 """
@@ -16,13 +16,14 @@ from torch.nn import functional
 from pocketglm.engine.torch.kernels.launch import FUSED, next_power_of_two, processors
 from pocketglm.engine.torch.weights import DeviceLinear
 
-MATVEC_ROWS = 4
-"""Rows up to which weights are unpacked for products in float32. Unpacking takes some three operations for
-a weight, and each row one more; tensor cores, which want tiles, take ten for up to sixteen rows."""
+MATVEC_ROWS = 2
+"""Rows up to which weights are unpacked for products in float32: 4.7 operations for an int4 weight and one
+row, 6.3 for two (counted in the machine code), ten for four, which need all registers. Tensor cores want
+tiles and take ten for up to sixteen."""
 
-MATVEC_OUTPUTS = {1: 4, 2: 4, 4: 2}
-"""Outputs of one program of `_matvec`, which is one warp, by its rows: they share the loads of x. Eight
-sums for each word of a thread leave registers for 16 warps on a processor, 16 for 8."""
+MATVEC_OUTPUTS = 4
+"""Outputs of one program of `_matvec`, which is one warp: they share the loads of x, and their sums leave
+registers for 16 warps on a processor, or 28 with one row."""
 
 MATVEC_WORDS = 128
 """Words of one output's codes that a program reads at once: 16 bytes for each thread of a warp."""
@@ -54,9 +55,7 @@ def matvec(x: Tensor, layer: DeviceLinear) -> Tensor:
     if alpha is not None and not form.symmetric:
         alpha = alpha.view(torch.int32)  # zero and scale are one word
     output = torch.empty(rows, outputs, dtype=torch.float32, device=x.device)
-    row_tile = next_power_of_two(rows)
-    at_once = MATVEC_OUTPUTS[row_tile]
-    _matvec[(triton.cdiv(outputs, at_once),)](
+    _matvec[(triton.cdiv(outputs, MATVEC_OUTPUTS),)](
         x_planes,
         codes,
         alpha,
@@ -70,8 +69,8 @@ def matvec(x: Tensor, layer: DeviceLinear) -> Tensor:
         BITS=form.bits,
         SYMMETRIC=form.symmetric,
         GROUP=form.group // per_word,
-        ROWS=row_tile,
-        OUTPUTS=at_once,
+        ROWS=next_power_of_two(rows),
+        OUTPUTS=MATVEC_OUTPUTS,
         WORDS=MATVEC_WORDS,
         num_warps=1,
         **FUSED,
