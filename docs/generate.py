@@ -25,6 +25,7 @@ ROOT = DOCS.parent
 CLI_PAGE = DOCS / "cli.md"
 FORMATS = DOCS / "measurements" / "formats.json"
 PEERS = DOCS / "measurements" / "peers.json"
+PLANS = DOCS / "measurements" / "plan.json"
 PAGES = (ROOT / "README.md", DOCS / "benchmarks.md", *sorted((DOCS / "guides").glob("*.md")))
 SECTION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -144,11 +145,128 @@ def _peer_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str
     ]
 
 
+ORIGINAL_MACHINE = "11 GiB of GPU, 32 GiB of RAM; assumed: RAM read at 41 GB/s, the GPU's memory at 616 GB/s"
+"""An RTX 2080 Ti and a Ryzen 9 3900X: the GPU's data sheet, and four fifths of two channels of DDR4-3200."""
+
+
+def original_plans() -> str:
+    """Plans of ChatGLM-6B for the machine of the original, beside the original's rule and figures."""
+    from pocketglm.plan.planner import Limits, plan_for
+
+    rows = []
+    for name, bits in (("float16", 16), ("int8", 8), ("int4", 4)):
+        manifest = _chatglm(bits)
+        known = _original_measured(manifest)
+        for use, layers in (("GPU and CPU", None), ("CPU alone", 0)):
+            machine = _original_machine()
+            plan = plan_for(manifest, machine, Limits(gpu_layers=layers, context=2048, kv="float16"), known)
+            there = plan.placement.count("gpu")
+            head = " and the head" if plan.placement.head == "gpu" else ""
+            gpu = f"{plan.gpu.total / 2**30:.1f} GiB" if there else ""
+            figure = {("float16", None): "3.5", ("float16", 0): "1.2"}.get((name, layers), "")
+            on_gpu = f"{there}{head}" if there else "none"
+            ram = f"{plan.ram.total / 2**30:.1f} GiB"
+            rows.append((f"{name}, {use}", on_gpu, gpu, ram, f"{plan.speed.decode_tps:.1f}", figure))
+    rule = int((11 - 2) * 1024 / 385)
+    head = (
+        "ChatGLM-6B",
+        "blocks on the GPU",
+        "GPU",
+        "RAM",
+        "tokens/s, predicted",
+        "tokens/s of the original",
+    )
+    note = (
+        f"{ORIGINAL_MACHINE}; context 2048, cache in float16, decoding with the context full. The rule of "
+        f"thumb gives {rule} blocks, whatever the format and the context. The original's figures are of "
+        "record, with float weights; ours are worked out from the assumptions, not measured, and say little "
+        "about PyTorch's overhead on such a GPU."
+    )
+    return f"{_table(head, rows)}\n\n{note}"
+
+
+def _chatglm(bits: Any) -> Any:
+    """ChatGLM-6B as it would be converted; nothing is read."""
+    from pocketglm.architecture.spec import ModelSpec, PrefixTokens, RotarySpec
+    from pocketglm.plan.unconverted import unconverted_manifest
+    from pocketglm.quantize.formats import WeightFormat
+    from pocketglm.quantize.settings import head_format
+
+    spec = ModelSpec(
+        family="chatglm",
+        **{"vocab_size": 130528, "hidden_size": 4096, "num_blocks": 28, "num_heads": 32, "num_kv_heads": 32},
+        **{"head_dim": 128, "intermediate_size": 16384, "max_context": 2048, "tied_head": False},
+        norm="layernorm",
+        norm_eps=1e-5,
+        residual="normed_alpha",
+        residual_alpha=(2 * 28) ** 0.5,
+        rotary=RotarySpec("half", 128, 10000.0, axes=2, frequency_dtype="float16"),
+        mlp="gelu_tanh",
+        **{"qkv_bias": True, "attention_output_bias": True, "mlp_bias": True},
+        positions="glm_2d",
+        prefix_tokens=PrefixTokens(mask=130000, gmask=130001, sop=130004),
+    )
+    block = WeightFormat(bits, 64)
+    return unconverted_manifest(spec, block, head_format(block))
+
+
+def _original_machine() -> Any:
+    from pocketglm.cli.assume import GPU_PROCESS
+    from pocketglm.plan.machine import Gpu, Machine
+
+    return Machine(32 << 30, 12, (Gpu("RTX 2080 Ti", "cuda", 11 << 30, GPU_PROCESS, 616e9),))
+
+
+def _original_measured(manifest: Any) -> Any:
+    """The process as it is here; the speed as the machine's bandwidths allow."""
+    from pocketglm.plan.memory_model import ProcessFigures
+    from pocketglm.plan.native_memory import work_bytes
+    from pocketglm.plan.planner import Measured
+    from pocketglm.plan.rates import Bandwidths, Rates
+
+    def work(kv: str, context: int) -> int:
+        return work_bytes(manifest.spec, 12, context)
+
+    process = ProcessFigures(80 << 20, 12, work, 8 << 20)
+    return Measured(process, Rates.estimated(manifest, Bandwidths(read=41e9, disk=2e9, dot=1.5e12)))
+
+
+def plans_table() -> str:
+    """Predictions beside runs, one row a combination."""
+    report = json.loads(PLANS.read_text("utf-8"))
+    rows = []
+    for row in report["rows"]:
+        told, found = row["predicted"], row["measured"]
+        peak, decode = (told[name] / found[name] - 1 for name in ("peak_bytes", "decode_tps"))
+        rows.append(
+            (
+                f"{row['model']}, {row['context']}, {row['kv']}",
+                f"{row['streamed_blocks']} of {row['blocks']}",
+                f"{told['peak_bytes'] / 2**20:.0f} MiB",
+                f"{found['peak_bytes'] / 2**20:.0f} MiB ({peak:+.1%})",
+                f"{row['hard_limit_bytes'] / 2**20:.0f} MiB",
+                f"{told['decode_tps']:.1f}",
+                f"{found['decode_tps']:.1f} ({decode:+.0%})",
+            )
+        )
+    head = (
+        *("model, context, KV cache", "blocks from disk", "peak, predicted", "peak, measured (error)"),
+        *("hard limit", "decode, tokens/s, predicted", "measured (error)"),
+    )
+    note = (
+        f"{report['machine']}, {report['threads']} threads, {report['date']}; no run was killed. "
+        f"Command: `{report['command']}`."
+    )
+    return f"{_table(head, rows)}\n\n{note}"
+
+
 SECTIONS: Mapping[str, Callable[[], str]] = {
     "models": models_table,
     "formats": formats_table,
     "peers": peers_table,
     "peers-sizes": peers_sizes,
+    "plans": plans_table,
+    "original-plans": original_plans,
 }
 
 

@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "build" / "phone-page"
 ENGINE = "lib/arm64-v8a/libpocketglm_engine.so"
+NAMED = "POCKETGLM_APK"
 MISSING_TOOL = 3
 BUILD_TIMEOUT = 1500
 """Seconds. Zig compiles the C++ library first, for minutes, where it has not yet."""
@@ -40,7 +41,7 @@ def build_tool(name: str) -> ModuleType:
 
 def build_apk(output: Path) -> Path:
     """The APK, or the one that POCKETGLM_APK names. Skips where a tool of the build is missing."""
-    if named := os.environ.get("POCKETGLM_APK"):
+    if named := os.environ.get(NAMED):
         return Path(named)
     if not (PAGE / "index.html").is_file():
         pytest.skip("the app's page is not built; `make phone-page` builds it")
