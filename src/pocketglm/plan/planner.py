@@ -338,7 +338,8 @@ class _Planner:
             fitting = f"no more than {rest - count} fit" if rest > count else "none fits"
             self._say(
                 f"disk: {count} of the {rest} blocks{others} are read at every step, since {fitting} "
-                f"into RAM beside {beside}; they are spread evenly, so that the disk is at work during the whole step"
+                f"into RAM beside {beside}; they are spread evenly, so that the disk is at work during the "
+                "whole step"
             )
 
 
