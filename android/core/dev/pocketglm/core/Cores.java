@@ -32,7 +32,7 @@ public final class Cores {
 
     static int big(File folder, int cores) {
         List<Long> frequencies = new ArrayList<Long>();
-        for (int core = 0; core < 256; core++) {
+        for (int core = 0; new File(folder, "cpu" + core).isDirectory(); core++) {
             long frequency = frequency(new File(folder, "cpu" + core + "/cpufreq/cpuinfo_max_freq"));
             if (frequency > 0) frequencies.add(frequency);
         }

@@ -17,13 +17,13 @@ from pocketglm.engine.torch.kernels.launch import FUSED, next_power_of_two, proc
 from pocketglm.engine.torch.weights import DeviceLinear
 
 MATVEC_ROWS = 2
-"""Rows up to which each is a matrix-vector product of its own. A weight takes some four operations a row,
-and a GPU has some 25 float32 operations for each byte that it reads: with int4 a third row would make
-arithmetic the limit. The second row finds its weights in the L2 cache."""
+"""Rows up to which weights are unpacked for products in float32: 4.7 operations for an int4 weight and one
+row, 6.3 for two (counted in the machine code), ten for four, which need all registers. Tensor cores want
+tiles and take ten for up to sixteen."""
 
 MATVEC_OUTPUTS = 4
-"""Outputs of one program of `_matvec`, which is one warp: they share the loads of x, four float32 for a
-word of 4-bit codes and two for one of 8-bit codes."""
+"""Outputs of one program of `_matvec`, which is one warp: they share the loads of x, and their sums leave
+registers for 16 warps on a processor, or 28 with one row."""
 
 MATVEC_WORDS = 128
 """Words of one output's codes that a program reads at once: 16 bytes for each thread of a warp."""
@@ -55,12 +55,13 @@ def matvec(x: Tensor, layer: DeviceLinear) -> Tensor:
     if alpha is not None and not form.symmetric:
         alpha = alpha.view(torch.int32)  # zero and scale are one word
     output = torch.empty(rows, outputs, dtype=torch.float32, device=x.device)
-    _matvec[(triton.cdiv(outputs, MATVEC_OUTPUTS), rows)](
+    _matvec[(triton.cdiv(outputs, MATVEC_OUTPUTS),)](
         x_planes,
         codes,
         alpha,
         layer.bias,
         output,
+        rows,
         words,
         outputs,
         form.groups(inputs) if form.quantized else 0,
@@ -68,6 +69,7 @@ def matvec(x: Tensor, layer: DeviceLinear) -> Tensor:
         BITS=form.bits,
         SYMMETRIC=form.symmetric,
         GROUP=form.group // per_word,
+        ROWS=next_power_of_two(rows),
         OUTPUTS=MATVEC_OUTPUTS,
         WORDS=MATVEC_WORDS,
         num_warps=1,
@@ -83,6 +85,7 @@ def _matvec(
     alpha: tl.tensor,
     bias: tl.tensor,
     output: tl.tensor,  # float32 [rows, outputs]
+    rows: tl.constexpr,
     words: int,
     outputs: int,
     groups: int,
@@ -90,26 +93,28 @@ def _matvec(
     BITS: tl.constexpr,
     SYMMETRIC: tl.constexpr,
     GROUP: tl.constexpr,  # words of a group; 0: the row
+    ROWS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     WORDS: tl.constexpr,
 ) -> None:
-    """Some outputs of one row. Threads hold the same words of x and of several outputs, and add up what is
+    """Some outputs of all rows. Threads hold the same words of x and of several outputs, and add up what is
     theirs; they meet once, at the end."""
     count: tl.constexpr = 32 // BITS
-    row = tl.program_id(1).to(tl.int64)
+    row = tl.arange(0, ROWS)
     out = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
-    has_out = (out < outputs)[:, None]
-    row_codes = codes + out.to(tl.int64)[:, None] * words
-    row_alpha = alpha + out.to(tl.int64)[:, None] * groups if BITS < 16 else alpha
-    x = planes + row * (count + 1) * words
-    sums = tl.zeros([OUTPUTS, WORDS], dtype=tl.float32)
+    has_row, has_out = (row < rows)[:, None, None], (out < outputs)[None, :, None]
+    row_codes = codes + out.to(tl.int64)[None, :, None] * words  # [1, OUTPUTS, 1]
+    row_alpha = alpha + out.to(tl.int64)[None, :, None] * groups if BITS < 16 else alpha
+    x = planes + row[:, None, None] * (count + 1) * words  # [ROWS, 1, 1]
+    sums = tl.zeros([ROWS, OUTPUTS, WORDS], dtype=tl.float32)
     for start in range(0, words, WORDS):
-        at = start + tl.arange(0, WORDS)[None, :]
+        at = start + tl.arange(0, WORDS)[None, None, :]
         inside = at < words
         word = tl.load(row_codes + at, mask=inside & has_out, other=0)
-        part = tl.zeros([OUTPUTS, WORDS], dtype=tl.float32)
+        part = tl.zeros([ROWS, OUTPUTS, WORDS], dtype=tl.float32)
         for place in tl.static_range(count):
-            part += _code(word, place, base, BITS) * tl.load(x + place * words + at, mask=inside, other=0.0)
+            values = tl.load(x + place * words + at, mask=inside & has_row, other=0.0)
+            part += _code(word, place, base, BITS) * values
         if BITS == 16:
             sums += part
         else:
@@ -118,13 +123,14 @@ def _matvec(
             if SYMMETRIC:
                 sums += part * pair.to(tl.float32)
             else:
-                total = tl.load(x + count * words + at, mask=inside, other=0.0)
+                total = tl.load(x + count * words + at, mask=inside & has_row, other=0.0)
                 scale = (pair >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
                 sums += part * scale + total * pair.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-    result = tl.sum(sums, axis=1)
+    result = tl.sum(sums, axis=2)
+    known = (row < rows)[:, None] & (out < outputs)[None, :]
     if bias is not None:
-        result += tl.load(bias + out, mask=out < outputs, other=0.0)
-    tl.store(output + row * outputs + out, result, mask=out < outputs)
+        result += tl.load(bias + out, mask=out < outputs, other=0.0)[None, :]
+    tl.store(output + row[:, None] * outputs + out[None, :], result, mask=known)
 
 
 @triton.jit
