@@ -39,6 +39,20 @@ with pocketglm.load(path, "native", threads=2, memory=memory or None) as model:
     print(json.dumps({"tokens": tokens, "peak": peak_rss_bytes(), "context": model.context, **usage}))
 """
 
+PLACED_CHILD = """
+import json, sys
+import torch, pocketglm
+from pocketglm.generate.bench import peak_rss_bytes
+from pocketglm.generate.memory_budget import resident_bytes
+path, text, more = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.zeros(1).add_(1)
+limit = resident_bytes() + more
+settings = {"placement": text, "backend": "cpu", "threads": 2, "memory": limit if more else None}
+with pocketglm.load(path, context=700, **settings) as model:
+    tokens = list(model.generate(([1, 2, 3, 4] * 150)[:590], 12))
+print(json.dumps({"tokens": tokens, "peak": peak_rss_bytes(), "limit": limit}))
+"""
+
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 
 
@@ -64,6 +78,21 @@ def test_the_limit_holds_and_changes_no_token(large: Path) -> None:
     assert int(str(limited["peak"])) <= LIMIT
     assert int(str(limited["streamed_bytes"])) > 0
     assert free["streamed_bytes"] == 0
+
+
+@needs_linux
+def test_the_stages_of_a_placement_keep_to_it_together(large: Path) -> None:
+    """Two native stages with a part between them that is on a GPU, as far as they know."""
+    free, limited = (
+        json.loads(subprocess.run(
+            [sys.executable, "-c", PLACED_CHILD, str(large), text, str(more)],
+            capture_output=True, text=True, check=True,
+        ).stdout)
+        for text, more in (("ram:0-3,gpu:4,ram:5-11", 0), ("disk:0-3,gpu:4,disk:5-11", 375 * MIB))
+    )  # fmt: skip
+    assert limited["tokens"] == free["tokens"]
+    assert limited["peak"] <= limited["limit"]
+    assert free["peak"] > free["limit"] + 375 * MIB  # else the limit would be no limit
 
 
 @pytest.mark.skipif(not hard_limit.available(), reason="no cgroup can be made here")

@@ -139,19 +139,23 @@ final class EngineSession implements Engine.Listener {
 
     @Override
     public void line(String line) {
+        Map<String, Object> event = line.startsWith(TOKEN) ? null : eventIn(line);
+        // Before the page hears of it, and asks.
+        if (event != null && "unloaded".equals(event.get("event"))) loaded = null;
         outbox.event("engine.line", Json.object("line", line));
-        if (line.startsWith(TOKEN)) return;
-        Map<String, Object> event;
-        try {
-            event = Json.asObject(Json.read(line, Json.MOST_DEPTH));
-        } catch (JsonException notTheEngine) {
-            return;
-        }
         if (event == null) return;
-        if ("unloaded".equals(event.get("event"))) loaded = null;
         Object id = event.get("id");
         boolean isOwn = id instanceof String && ((String) id).startsWith(OWN_ID);
         if (isOwn || "ready".equals(event.get("event"))) answers.add(event);
+    }
+
+    /** null where the line is none, as no engine says. */
+    private static Map<String, Object> eventIn(String line) {
+        try {
+            return Json.asObject(Json.read(line, Json.MOST_DEPTH));
+        } catch (JsonException notTheEngine) {
+            return null;
+        }
     }
 
     @Override
