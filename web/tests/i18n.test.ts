@@ -2,11 +2,23 @@ import { describe, expect, it } from 'vitest';
 import { chooseLanguage, formatBytes, initialLanguage, t } from '../src/i18n';
 import { en } from '../src/i18n/en';
 import { zh } from '../src/i18n/zh';
+import { REPLACED, TEXTS } from '../src/phone/texts';
+
+const values = (text: string | undefined) => (text?.match(/\{\w+\}/g) ?? []).sort();
 
 describe('languages', () => {
   it.each(Object.keys(en) as (keyof typeof en)[])('put the same values into %s', (key) => {
-    const values = (text: string) => (text.match(/\{\w+\}/g) ?? []).sort();
     expect(values(zh[key])).toEqual(values(en[key]));
+  });
+
+  it.each(Object.keys(TEXTS.en) as (keyof typeof TEXTS.en)[])('put the same values into %s', (key) => {
+    expect(values(TEXTS.zh[key])).toEqual(values(TEXTS.en[key]));
+  });
+
+  it('have other words on the phone for the same texts', () => {
+    expect(Object.keys(REPLACED.zh)).toEqual(Object.keys(REPLACED.en));
+    for (const [key, text] of Object.entries(REPLACED.zh))
+      expect(values(text)).toEqual(values(zh[key as keyof typeof zh]));
   });
 
   it.each([

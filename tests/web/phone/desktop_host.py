@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from android.java_process import DesktopHost, Message
-from web.phone.page_host import PageHost
+from web.phone.page_host import PAGE, PageHost
 
 TIMEOUT = 60.0
 
@@ -19,7 +19,7 @@ TIMEOUT = 60.0
 class DesktopPageHost(PageHost):
     """Runs until `close`. `app` is the host's program, `said` all that it has told the page."""
 
-    def __init__(self, classes: Path, folder: Path, engine: Sequence[str]) -> None:
+    def __init__(self, classes: Path, folder: Path, engine: Sequence[str], page: Path = PAGE) -> None:
         self.app = DesktopHost(classes, folder, engine)
         self.said: list[Message] = []
         self._resources: queue.Queue[tuple[int, bytes]] = queue.Queue()
@@ -27,7 +27,7 @@ class DesktopPageHost(PageHost):
         self._asking = threading.Lock()
         self._reader = threading.Thread(target=self._pass_on, daemon=True)
         self._reader.start()
-        super().__init__()
+        super().__init__(page)
 
     def receive(self, text: str) -> None:
         self.say(text)
@@ -39,6 +39,9 @@ class DesktopPageHost(PageHost):
     def set(self, **settings: object) -> None:
         """What the phone is like from now on; see DesktopPlatform.java."""
         self.say(json.dumps({"desktop": settings}))
+
+    def page_opened(self) -> None:
+        self.set(opened=True)
 
     def resource(self, path: str) -> tuple[int, bytes]:
         with self._asking:

@@ -51,9 +51,11 @@ def need_page() -> None:
 
 
 class PageHost:
-    """Serves the page until `close`. `texts` are the page's, read as JSON."""
+    """Serves the page in a folder until `close`. `texts` are the page's, read as JSON."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: Path = PAGE) -> None:
+        self.page = page
+        self.page_number = 0
         self.texts: list[dict[str, Any]] = []
         self._outbox: queue.Queue[str | None] = queue.Queue()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": self}))
@@ -73,6 +75,9 @@ class PageHost:
         """Status and content of an address below `/packages/`."""
         raise NotImplementedError
 
+    def page_opened(self) -> None:
+        """The page is there, for the first time or anew."""
+
     def emit(self, text: str) -> None:
         """Gives the page a text."""
         self._outbox.put(text)
@@ -88,6 +93,8 @@ class PageHost:
         """What the page that was opened now is given; the one before gets no more."""
         self._outbox.put(None)
         self._outbox = queue.Queue()
+        self.page_number += 1
+        self.page_opened()
         return self._outbox
 
     def close(self) -> None:
@@ -104,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.removeprefix("/")
-        file = PAGE / (path or "index.html")
+        file = self.host.page / (path or "index.html")
         if path == "host/events":
             self._events()
         elif path.startswith("packages/"):

@@ -87,15 +87,19 @@ class ScriptedHost(PageHost):
         self._loaded: str | None = None
         super().__init__()
 
+    def page_opened(self) -> None:
+        """An import ends with the page that began it."""
+        self._import_cancel()
+
     def receive(self, text: str) -> None:
         call = json.loads(text)
         method: Callable[..., Any] = getattr(self, "_" + call["method"].replace(".", "_"))
         if call["method"] == "packages.import":
-            threading.Thread(target=self._finish, args=(call, method), daemon=True).start()
+            threading.Thread(target=self._finish, args=(call, method, self.page_number), daemon=True).start()
         else:
-            self._finish(call, method)
+            self._finish(call, method, self.page_number)
 
-    def _finish(self, call: dict[str, Any], method: Callable[..., Any]) -> None:
+    def _finish(self, call: dict[str, Any], method: Callable[..., Any], page_number: int) -> None:
         try:
             if call["method"] in self.refusals:
                 raise self.refusals.pop(call["method"])
@@ -103,7 +107,8 @@ class ScriptedHost(PageHost):
         except Failure as failure:
             message = f"scripted: {failure.code}"
             answer = {"error": {"code": failure.code, "message": message, "details": failure.details}}
-        self.emit(json.dumps({"id": call["id"], **answer}))
+        if page_number == self.page_number:  # a page that is gone gets no answer, nor does the next one
+            self.emit(json.dumps({"id": call["id"], **answer}))
 
     def resource(self, path: str) -> tuple[int, bytes]:
         _, _, package, name = path.split("/")

@@ -1,12 +1,11 @@
 """The page over the app's Java host and the real engine: from an archive to a conversation, and back.
 
-Natively, and on arm64 under emulation: the same program that the app carries runs there.
+Natively, and out of the APK: its page, and its engine for arm64 under emulation.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from android.apk import ENGINE, build_apk, command
 from android.java_process import compile_java
-from executable.engine_process import ROOT, engine_command
+from executable.engine_process import engine_command
 from web.driving import ask, send, wait_done
 from web.phone.desktop_host import DesktopPageHost
-from web.phone.page_host import BRIDGE, need_page
+from web.phone.page_host import BRIDGE, PAGE, need_page
 from web.phone.test_phone_page import PHONE, TURNED, models
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from web.conftest import OpenPage
 
-ARM = ROOT / "build" / "engine-aarch64" / "pocketglm-engine"
 COMMAND = [sys.executable, "-m", "pocketglm"]
 NAME = "smollm2-int4"
 QUESTION = "What is the capital of France?"
@@ -47,11 +46,11 @@ def archive(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2 as a person would bring it to the phone."""
     package = tmp_path_factory.mktemp("model") / NAME
     target = package.with_suffix(".zip")
-    for command in (
+    for arguments in (
         ["convert", smollm2, "-o", package, "--bits", "4"],
         ["export", package, "--format", "zip", "-o", target],
     ):
-        subprocess.run([*COMMAND, *command], check=True, capture_output=True)
+        subprocess.run([*COMMAND, *arguments], check=True, capture_output=True)
     return target
 
 
@@ -60,8 +59,8 @@ def make_host(classes: Path, tmp_path: Path) -> Iterator[MakeHost]:
     need_page()
     made: list[DesktopPageHost] = []
 
-    def make(engine: list[str] | None = None) -> DesktopPageHost:
-        made.append(DesktopPageHost(classes, tmp_path / "files", engine or engine_command()))
+    def make(engine: list[str] | None = None, page: Path = PAGE) -> DesktopPageHost:
+        made.append(DesktopPageHost(classes, tmp_path / "files", engine or engine_command(), page))
         return made[-1]
 
     yield make
@@ -69,13 +68,14 @@ def make_host(classes: Path, tmp_path: Path) -> Iterator[MakeHost]:
         host.close()
 
 
-def emulated() -> list[str]:
-    """The engine for arm64 on a CPU as in a phone of 2018."""
-    if shutil.which("qemu-aarch64") is None:
-        pytest.skip("qemu-aarch64 is not installed (Debian: qemu-user)")
-    if not ARM.is_file():
-        pytest.skip(f"{ARM} is not built; tests/executable/test_arm64.py builds it")
-    return ["qemu-aarch64", "-cpu", "cortex-a76", str(ARM)]
+@pytest.fixture(scope="module")
+def apk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The app's files, unpacked."""
+    folder = tmp_path_factory.mktemp("apk")
+    with zipfile.ZipFile(build_apk(folder / "pocketglm.apk")) as opened:
+        opened.extractall(folder)
+    folder.joinpath(ENGINE).chmod(0o755)
+    return folder
 
 
 def with_model(open_page: OpenPage, host: DesktopPageHost, archive: Path) -> Page:
@@ -226,10 +226,13 @@ def test_a_damaged_archive(host: DesktopPageHost, open_page: OpenPage, archive: 
     page.get_by_role("alert").get_by_text("damaged").wait_for(timeout=60_000)
 
 
-@pytest.mark.timeout(900)
-def test_on_arm64(make_host: MakeHost, open_page: OpenPage, archive: Path) -> None:
-    """A conversation, a crash in it, and another answer."""
-    host = make_host(emulated())
+@pytest.mark.timeout(1800)  # the APK may have to be built
+def test_page_and_engine_out_of_the_apk(
+    make_host: MakeHost, open_page: OpenPage, archive: Path, apk: Path
+) -> None:
+    """A conversation, a crash in it, and another answer, on a CPU as in a phone of 2018."""
+    emulated = [command("qemu-aarch64"), "-cpu", "cortex-a76", str(apk / ENGINE)]
+    host = make_host(emulated, apk / "assets" / "page")
     page = with_model(open_page, host, archive)
     longest_answer(page, 8)
     assert "Paris" in ask(page, QUESTION, EMULATED_S).inner_text()

@@ -83,7 +83,8 @@ export class Models {
   }
 
   private async openLast(): Promise<void> {
-    await this.attempt(() => this.endLeftovers());
+    // The system may have ended the page alone: nobody waits for an answer that it had asked for.
+    await this.engine.stopAll().catch(() => undefined); // an error where no engine runs
     await this.refresh();
     this.known.value = true;
     const last = this.packages.value.find(({ id }) => id === localStorage.getItem(LAST));
@@ -210,12 +211,6 @@ export class Models {
     } finally {
       localStorage.removeItem(STARTING);
     }
-  }
-
-  /** The system may have ended the page, but not the app: nobody waits for what that page had begun. */
-  private async endLeftovers(): Promise<void> {
-    await this.bridge.call('import.cancel');
-    await this.engine.stopAll().catch(() => undefined); // an error where no engine runs
   }
 
   /** Something that the reader asked for: an older problem is no longer told. */

@@ -23,7 +23,6 @@ const en = {
   loading: 'Loading “{name}” …',
   failed: '“{name}” does not run: {reason}',
   tryAgain: 'Try again',
-  idle: 'No model is loaded.',
   pausedLine: '“{name}” was stopped to free memory. It starts again with your next message.',
   restarted: 'The engine ended unexpectedly and was started again. The conversation is as it was.',
   memoryLow: 'The phone is short of memory. Closing other apps helps.',
@@ -90,7 +89,6 @@ const zh: Record<PhoneKey, string> = {
   loading: '正在加载“{name}”…',
   failed: '“{name}”无法运行：{reason}',
   tryAgain: '重试',
-  idle: '没有加载模型。',
   pausedLine: '为释放内存已停止“{name}”，发送下一条消息时会重新启动。',
   restarted: '引擎意外结束，已重新启动。对话没有变化。',
   memoryLow: '手机内存不足，关闭其他应用会有帮助。',
@@ -129,7 +127,7 @@ const zh: Record<PhoneKey, string> = {
   errorInternal: '应用出错：{reason}',
 };
 
-const TEXTS: Record<Language, Record<PhoneKey, string>> = { en, zh };
+export const TEXTS: Record<Language, Record<PhoneKey, string>> = { en, zh };
 
 /** A text of the app; reading it inside a component subscribes the component to the language. */
 export function p(key: PhoneKey, values: Record<string, string | number> = {}): string {
