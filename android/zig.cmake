@@ -8,6 +8,10 @@ set(CMAKE_CXX_ARCHIVE_CREATE "${ZIG} ar qc <TARGET> <LINK_FLAGS> <OBJECTS>")
 set(CMAKE_CXX_ARCHIVE_FINISH "${ZIG} ranlib <TARGET>")
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ZIG)
 
+# At another address in each process, as Android wants of programs.
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(POCKETGLM_STATIC -static -pie)
+
 # Zig's names for what others call -march=armv8-a and -march=armv8.2-a.
 set(POCKETGLM_ARMV8 -mcpu=generic)
 set(POCKETGLM_ARMV8_2 -mcpu=generic+v8_2a)
