@@ -1,10 +1,11 @@
 """Speed of the torch engine on a GPU: `python bench/gpu.py [--hybrid DIR] [--output FILE]`.
 
 ChatGLM-6B's decoder with random weights, made on the GPU, in int4, int8 and float16, beside the same shapes
-in plain PyTorch (float16). Rounds take turns, and the memory's bandwidth is measured in each, so that other
-work disturbs all alike; figures are medians. With `--hybrid` a package of the same size is written into a
-folder, and decoded with a quarter, half, three quarters and all of its blocks on the GPU. Needs a CUDA
-device, 16 GB of its memory, and minutes. The last line is the report as JSON.
+in plain PyTorch (float16). The memory's bandwidth is measured in every round, so that other work disturbs
+both alike; figures are medians. The matrix products are measured alone, too. With `--hybrid` a package of
+the same size is written into a folder, and decoded with a quarter, half, three quarters and all of its
+blocks on the GPU. Needs a CUDA device, 16 GB of its memory, and minutes. The last line is the report as
+JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_models import EngineModel, Float16Model, Model
+from gpu_models import EngineModel, Float16Model, Model, random_linear
 from peers.shape import Shape
 from peers.write_package import chatglm_spec, write_package
 
 from pocketglm.architecture.spec import ModelSpec
+from pocketglm.engine.torch.device import current
+from pocketglm.engine.torch.operations import choose_operations
 from pocketglm.generate.bench import BenchSettings, bench
+from pocketglm.package.encoding import LinearEntry
+from pocketglm.package.layout import plan_block
 from pocketglm.plan.placement import Placement
 from pocketglm.quantize.formats import WeightFormat
 
@@ -56,6 +61,7 @@ def main() -> None:
     for name, make in models(spec, device, options.prompt + options.tokens).items():
         report["models"][name] = figures = measure(make, spec, device, options)
         print(name, json.dumps(figures), file=sys.stderr, flush=True)
+    report["products"] = products(spec, device, options)
     if options.hybrid:
         report["hybrid"] = hybrid(spec, options)
     text = json.dumps(report)
@@ -126,6 +132,52 @@ def one_round(
     decode_s = time.perf_counter() - began
     size = COPY_BYTES if device.type == "cuda" else 1 << 20
     return options.prompt / prefill_s, options.tokens / decode_s, bandwidth(device, size)
+
+
+def products(spec: ModelSpec, device: torch.device, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Each matrix of a block alone: bytes a second with one row and two, operations a second with many."""
+    operations = choose_operations(device, None)
+    found = []
+    with torch.inference_mode(), current(device):
+        for name, form in FORMATS.items():
+            for entry in plan_block(spec, 0, lambda name, shape, form=form: form).entries:
+                if not isinstance(entry, LinearEntry):
+                    continue
+                layer, figures = random_linear(entry, device), {}
+                for rows in (1, 2, 4, 16, options.prompt):
+                    x = torch.randn(rows, entry.shape[1], device=device)
+                    seconds = statistics.median(
+                        seconds_of(lambda x=x, layer=layer: operations.functions.linear(x, layer), device)
+                        for _ in range(options.rounds)
+                    )
+                    weight_bytes = entry.codes_bytes + entry.alpha_bytes
+                    figures[rows] = {
+                        "gbs": round(weight_bytes / seconds / 1e9, 1),
+                        "tflops": round(2 * rows * entry.shape[0] * entry.shape[1] / seconds / 1e12, 2),
+                    }
+                found.append({"format": name, "matrix": entry.name, "rows": figures})
+                print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+    return found
+
+
+def seconds_of(call: Callable[[], object], device: torch.device, times: int = 20) -> float:
+    """Time of one call by the device's own clock: of many in one graph, because Python may be slower at
+    starting small ones than the device is at computing them."""
+    call()
+    if device.type != "cuda":
+        began = time.perf_counter()
+        call()
+        return time.perf_counter() - began
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(times):
+            call()
+    begin.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3 / times
 
 
 def bandwidth(device: torch.device, size: int, times: int = 10) -> float:

@@ -41,6 +41,8 @@ def test_all_steps_run(tmp_path: Path) -> None:
         assert all(figures[name] > 0 for name in ("prefill_tps", "decode_tps", "bandwidth_gbs"))
     sizes_by_name = {name: figures["weight_bytes"] for name, figures in report["models"].items()}
     assert sizes_by_name["int4"] < sizes_by_name["int8"] < sizes_by_name["float16"]
+    assert len(report["products"]) == 3 * 4
+    assert list(report["products"][0]["rows"]) == ["1", "2", "4", "16", "12"]
     assert [line["gpu_share"] for line in report["hybrid"]] == [0.25, 0.5, 0.75, 1.0]
     assert "torch" in report["hybrid"][-1]["engine"]
 

@@ -144,6 +144,9 @@ def test_what_does_not_fit_is_read_from_disk_evenly() -> None:
     assert max(gaps) - min(gaps) <= 1
     assert made.placement.memory == 2 * GIB + 512 * MIB
     assert not made.whole_in_memory
+    (why,) = (reason for reason in made.reasons if reason.startswith("disk:"))
+    assert f"{len(read)} of the 28 blocks are read" in why
+    assert f"no more than {28 - len(read)} fit into RAM" in why
 
 
 def test_the_first_blocks_go_to_the_gpu_and_with_all_of_them_the_head() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pocketglm.cli.sizes import parse_size
+from pocketglm.cli.sizes import format_size, parse_size
 from pocketglm.errors import InputError
 from pocketglm.plan.machine import Gpu, Machine
 from pocketglm.plan.rates import Bandwidths
@@ -46,7 +46,7 @@ def assumed_machine(machine: Machine, assumed: Mapping[str, int]) -> Machine:
     elif "gpu-read" in assumed:
         gpus = tuple(replace(gpu, read_bytes_per_s=assumed["gpu-read"]) for gpu in machine.gpus)
         machine = replace(machine, gpus=gpus)
-    words = tuple(f"{name}={value}" for name, value in assumed.items())
+    words = tuple(_words(name, value) for name, value in assumed.items())
     return replace(machine, assumed=words)
 
 
@@ -57,6 +57,12 @@ def assumed_bandwidths(bandwidths: Bandwidths, assumed: Mapping[str, int]) -> Ba
         read=assumed.get("read", bandwidths.read),
         disk=assumed.get("disk", bandwidths.disk),
     )
+
+
+def _words(name: str, value: int) -> str:
+    if name in SIZES:
+        return f"{name}={format_size(value) if value else 'none'}"
+    return f"{name}={format_size(value)}/s"
 
 
 def _value(name: str, value: str) -> int:

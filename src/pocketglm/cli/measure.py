@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pocketglm import __version__
@@ -76,7 +77,7 @@ def _measure(package: Package, threads: int) -> Calibration:
     from pocketglm.engine.native.calibrate import measure_bandwidths, measure_rates
     from pocketglm.plan.calibration import Calibration
 
-    resident = measure_footprint(package.path, threads, None).resident
+    resident = measure_footprint(package.path, threads)
     return Calibration(resident, measure_rates(package, threads, measure_bandwidths(package, threads)))
 
 
@@ -86,8 +87,14 @@ def _assumed_rates(rates: Rates, assumed: Mapping[str, int]) -> Rates:
 
 
 def _machine(limits: Limits, assumed: Mapping[str, int]) -> Machine:
-    """This machine; its GPUs are looked for only where they may be used."""
+    """This machine. Its GPUs are looked for only where they may be used; what that takes of this process's
+    memory it takes of another's too."""
     from pocketglm.engine.torch.gpus import available_gpus
+    from pocketglm.generate.memory_budget import resident_bytes
 
-    looked_for = limits.gpu_layers != 0 and "gpu" not in assumed
-    return this_machine(available_gpus() if looked_for else ())
+    if limits.gpu_layers == 0 or "gpu" in assumed:
+        return this_machine()
+    before = resident_bytes()
+    gpus = available_gpus()
+    added = max(0, resident_bytes() - before)
+    return this_machine(replace(gpu, process=added) for gpu in gpus)

@@ -112,7 +112,7 @@ class _Planner:
         self._spec = manifest.spec
         self._limits = limits
         self._measured = measured
-        self._reasons: list[str] = []
+        self._reasons = [f"assumed: {', '.join(machine.assumed)}"] if machine.assumed else []
         self._ram_limit = self._limit_of_ram(machine, limits)
         self._gpu = self._choose_gpu(machine, limits)
         self._gpu_limit = self._limit_of_gpu(limits)
@@ -325,16 +325,21 @@ class _Planner:
         self._say(f"GPU: the first {count} of {self._spec.num_blocks} blocks{whole}, {why}")
 
     def _say_ram(self, rest: int, count: int, placement: Placement) -> None:
-        head = " and the head" if placement.head == "ram" else ""
-        if not rest and not head:
-            self._say("RAM: no blocks, the GPU has all")
-        elif not count:
-            self._say(f"RAM: {rest} blocks{head}, since all of them fit")
-        else:
+        head = placement.head == "ram"
+        if not rest:
             self._say(
-                f"disk: {count} of {rest} blocks beside the GPU's are read at every step, since "
-                f"{rest - count} are what fits beside{head} and the KV cache; they are spread evenly, "
-                "so that the disk is at work during the whole step"
+                "RAM: the head alone, the GPU has all blocks" if head else "RAM: the GPU has everything"
+            )
+        elif not count:
+            self._say(f"RAM: {rest} blocks{' and the head' if head else ''}, since all of them fit")
+        else:
+            others = " that the GPU does not have" if placement.uses_gpu else ""
+            beside = "the head, the KV cache and buffers" if head else "the KV cache and buffers"
+            fitting = f"no more than {rest - count} fit" if rest > count else "none fits"
+            self._say(
+                f"disk: {count} of the {rest} blocks{others} are read at every step, since {fitting} "
+                f"into RAM beside {beside}; they are spread evenly, so that the disk is at work during the "
+                "whole step"
             )
 
 
