@@ -7,6 +7,8 @@ set(CMAKE_CXX_COMPILER_TARGET aarch64-linux-musl)
 set(CMAKE_CXX_ARCHIVE_CREATE "${ZIG} ar qc <TARGET> <LINK_FLAGS> <OBJECTS>")
 set(CMAKE_CXX_ARCHIVE_FINISH "${ZIG} ranlib <TARGET>")
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ZIG)
+# CMake's questions need no program: the first would compile a C++ library of another kind, for two minutes.
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 
 # At another address in each process, as Android wants of programs.
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,15 @@ class Phone(JavaProcess):
 
     def wait(self, what: str, fits: Any = lambda value: True) -> Any:
         """The next thing of this kind, kept or to come."""
+        return self.wait_for(lambda kind, value: kind == what and fits(value))[1]
+
+    def wait_for(self, fits: Callable[[str, Any], bool]) -> tuple[str, Any]:
+        """The next thing of any kind that fits, and its kind before it."""
         ends = time.monotonic() + TIMEOUT
         while True:
-            for index, (kind, value) in enumerate(self.said):
-                if kind == what and fits(value):
-                    del self.said[index]
-                    return value
+            for index, said in enumerate(self.said):
+                if fits(*said):
+                    return self.said.pop(index)
             self.said += self._read_next(ends - time.monotonic())
 
     def _read_next(self, timeout: float) -> list[tuple[str, Any]]:
@@ -91,7 +95,7 @@ class Phone(JavaProcess):
         return self._next_id - 1
 
     def answer(self, call: int) -> Message:
-        answer = self.wait("text", lambda text: text.get("id") == call)
+        answer = self.wait_for(lambda what, value: is_answer(call, what, value))[1]
         assert isinstance(answer, dict)
         return answer
 
@@ -109,9 +113,20 @@ class Phone(JavaProcess):
         assert isinstance(found, dict)
         return found
 
+    def open_picker(self, kind: str) -> int | None:
+        """The id of an import whose picker has opened; None where another is in its way."""
+        call = self.begin("packages.import", kind=kind)
+        what, value = self.wait_for(lambda what, value: what == "picker" or is_answer(call, what, value))
+        assert what == "picker" or value["error"]["code"] == "busy", value
+        return call if what == "picker" else None
+
     def import_from(self, kind: str, path: Path | None) -> Message:
         """The answer to an import of what the user chooses; None: the user goes back."""
         call = self.begin("packages.import", kind=kind)
         self.wait("picker")
         self.do("choose", path=None if path is None else str(path))
         return self.answer(call)
+
+
+def is_answer(call: int, what: str, value: Any) -> bool:
+    return what == "text" and value.get("id") == call

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from pocketglm.engine.contract import HEAD, EngineOptions
-from pocketglm.engine.torch.device import choose_device, device_memory, open_device
+from pocketglm.engine.torch.device import (
+    choose_device,
+    device_memory,
+    find_gpu,
+    limit_memory,
+    open_device,
+)
 from pocketglm.errors import DeviceMemoryError, EngineError
 
 
@@ -28,6 +34,31 @@ def test_absent_device_is_refused_by_name(name: str) -> None:
         pytest.skip(f"this machine has {kind}")
     with pytest.raises(EngineError, match=f"cannot use the device '{name}'"):
         open_device(name)
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 2), ("cuda:1", 1)])
+@pytest.mark.parametrize(("size", "fraction"), [(1 << 30, 0.125), (1 << 40, 1.0)])
+def test_memory_of_a_cuda_device_is_limited(
+    name: str, index: int, size: int, fraction: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch takes a fraction, and only of a device with a number. The CUDA calls are stood in for."""
+    calls: list[tuple[float, object]] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 8 << 30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: calls.append(given))
+    limit_memory(torch.device(name), size)
+    limit_memory(torch.device("cpu"), size)
+    assert calls == [(fraction, index)]
+
+
+def test_the_first_gpu_that_works_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("cuda", "xpu", "mps"):
+        monkeypatch.setattr(getattr(torch, kind), "is_available", lambda: False)
+    assert find_gpu() is None
+    monkeypatch.setattr(torch.mps, "is_available", lambda: True)
+    assert find_gpu() == "mps"
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    assert find_gpu() == "xpu"
 
 
 def test_backends_are_named_by_part() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from engine.runner import Runner
 from pocketglm.engine.contract import EngineOptions, KVType
 from pocketglm.engine.torch.engine import TorchEngine
 from pocketglm.engine.torch.memory import block_bytes, cache_bytes, head_bytes
+from pocketglm.errors import DeviceMemoryError
 
 CPU = EngineOptions(backend="cpu")
 
@@ -37,6 +39,21 @@ def test_caches_take_what_is_said(open_package: OpenPackage, spec_name: str, kv:
     for stage, blocks in zip(runner.stages, (1, 2), strict=True):
         expected = sum(cache_bytes(package.spec, blocks, length, kv) for length in (24, 64, 65))
         assert stage.cache_bytes() == expected
+
+
+def test_a_limit_counts_weights_caches_and_what_others_took(open_package: OpenPackage) -> None:
+    package, engine = open_package("plain"), TorchEngine()
+    options = EngineOptions(backend="cpu", context=100, gpu_memory_taken=1000)
+    need = engine.memory_need(package, range(2), options)
+    weights = sum(block_bytes(package, index) for index in range(2))
+    assert need == weights + cache_bytes(package.spec, 2, 100, "float16")
+    engine.load_blocks(package, range(2), replace(options, gpu_memory_bytes=need + 1000)).release()
+    with pytest.raises(DeviceMemoryError, match="are needed on cpu"):
+        engine.load_blocks(package, range(2), replace(options, gpu_memory_bytes=need + 999))
+    head = engine.memory_need(package, None, options)
+    engine.load_head(package, replace(options, gpu_memory_bytes=head + 1000)).release()
+    with pytest.raises(DeviceMemoryError, match="are needed on cpu"):
+        engine.load_head(package, replace(options, gpu_memory_bytes=head + 999))
 
 
 def test_sizes_need_no_torch() -> None:

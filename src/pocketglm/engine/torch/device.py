@@ -87,8 +87,9 @@ def limit_memory(device: torch.device, size: int) -> None:
     import torch
 
     if device.type == "cuda":
-        _, total = torch.cuda.mem_get_info(device)
-        torch.cuda.set_per_process_memory_fraction(min(1.0, size / total), device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        _, total = torch.cuda.mem_get_info(index)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, size / total), index)
 
 
 @contextmanager

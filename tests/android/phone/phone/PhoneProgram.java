@@ -57,6 +57,9 @@ public final class PhoneProgram {
             case "trim":
                 Phone.application.onTrimMemory(((Long) step.get("level")).intValue());
                 break;
+            case "low memory":
+                Phone.application.onLowMemory();
+                break;
             case "turn": // as on a phone that makes the window anew
                 Phone.closeWindow(false);
                 Phone.openWindow(Class.forName(WINDOW));

@@ -43,6 +43,13 @@ public final class PocketGLMApplication extends Application implements Scripts.P
         host.trimMemory(level);
     }
 
+    /** All that Android 14 and newer still tell an app that is in front. */
+    @Override
+    public void onLowMemory() {
+        super.onLowMemory();
+        host.trimMemory(TRIM_MEMORY_COMPLETE);
+    }
+
     Host host() {
         return host;
     }
