@@ -166,6 +166,7 @@ def merged(path: Path | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "threads": THREADS,
+        "load_average": os.getloadavg(),
         "date": date.today().isoformat(),
         "command": "python bench/plan.py --folder DIR",
         "rows": sorted([*kept, *rows], key=lambda row: order.index(row["model"])),

@@ -249,12 +249,19 @@ def plans_table() -> str:
                 f"{found['decode_tps']:.1f} ({decode:+.0%})",
             )
         )
+    load = report["load_average"][0]
+    busy = ""
+    if load > 2 * report["threads"]:
+        busy = (
+            f"The load average was {load:.1f}: other work took most of the processors, so that the rates say "
+            "little, and the peaks all. "
+        )
     head = (
         *("model, context, KV cache", "blocks from disk", "peak, predicted", "peak, measured (error)"),
         *("hard limit", "decode, tokens/s, predicted", "measured (error)"),
     )
     note = (
-        f"{report['machine']}, {report['threads']} threads, {report['date']}; no run was killed. "
+        f"{report['machine']}, {report['threads']} threads, {report['date']}; no run was killed. {busy}"
         f"Command: `{report['command']}`."
     )
     return f"{_table(head, rows)}\n\n{note}"

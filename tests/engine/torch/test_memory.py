@@ -7,7 +7,9 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
+import pocketglm.engine.torch.engine as torch_engine
 from engine.contract_specs import FORMATS, SPECS, prompt
 from engine.contract_suite import OpenPackage
 from engine.runner import Runner
@@ -54,6 +56,22 @@ def test_a_limit_counts_weights_caches_and_what_others_took(open_package: OpenPa
     engine.load_head(package, replace(options, gpu_memory_bytes=head + 1000)).release()
     with pytest.raises(DeviceMemoryError, match="are needed on cpu"):
         engine.load_head(package, replace(options, gpu_memory_bytes=head + 999))
+
+
+def test_what_is_free_on_a_cuda_device_counts(
+    open_package: OpenPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known before anything is read. The CUDA device is stood in for."""
+    package, engine = open_package("plain"), TorchEngine()
+    need, device = engine.memory_need(package, range(2), EngineOptions()), torch.device("cuda")
+    free = need - 1
+    monkeypatch.setattr(torch_engine, "choose_device", lambda options, parts: device)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 8 << 30))
+    with pytest.raises(DeviceMemoryError, match="are needed on cuda, 0 MiB are free"):
+        engine.load_blocks(package, range(2), EngineOptions())
+    free = need
+    torch_engine._check_device_memory(package, need, device, EngineOptions())
 
 
 def test_sizes_need_no_torch() -> None:

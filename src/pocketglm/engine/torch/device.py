@@ -92,6 +92,16 @@ def limit_memory(device: torch.device, size: int) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, size / total), index)
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that may still be allocated on a CUDA device; None for others, which do not say."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    give_back(device)
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
 @contextmanager
 def device_memory(what: str) -> Iterator[None]:
     """Turns the ways in which PyTorch says that memory is short into `DeviceMemoryError`."""

@@ -16,6 +16,7 @@ from pocketglm.engine.torch.device import (
     choose_device,
     device_memory,
     find_gpu,
+    free_memory,
     give_back,
     limit_memory,
 )
@@ -110,24 +111,32 @@ def _check_memory(package: Package, need: int, device: torch.device, options: En
     """On the CPU the weights must fit into the process's limit; a GPU's memory is not the process's."""
     if device.type != "cpu" or options.memory_left is None or need <= options.memory_left:
         return
-    mib = [f"{size / 2**20:.0f} MiB" for size in (need, max(0, options.memory_left))]
+    allowed = _mib(max(0, options.memory_left))
     raise DeviceMemoryError(
-        f"the torch engine needs {mib[0]} for the weights, {mib[1]} are allowed",
+        f"the torch engine needs {_mib(need)} for the weights, {allowed} are allowed",
         where=package.path,
         hint="allow more memory, convert with fewer bits, or use the native engine, which streams",
     )
 
 
 def _check_device_memory(package: Package, need: int, device: torch.device, options: EngineOptions) -> None:
-    """What is known before the load fits; what comes later, PyTorch itself refuses on CUDA."""
-    limit, taken = options.gpu_memory_bytes, options.gpu_memory_taken
-    if limit is None:
+    """What is known before the load fits, so that nothing is read in vain; what comes later, PyTorch itself
+    refuses."""
+    limit, taken, free = options.gpu_memory_bytes, options.gpu_memory_taken, free_memory(device)
+    if limit is not None:
+        limit_memory(device, limit)
+    if free is not None and need > free:
+        allowed = f"{_mib(free)} are free"
+    elif limit is not None and taken + need > limit:
+        allowed = f"of the {_mib(limit)} allowed {_mib(taken)} are taken"
+    else:
         return
-    limit_memory(device, limit)
-    if taken + need > limit:
-        mib = [f"{size / 2**20:.0f} MiB" for size in (need, limit, taken)]
-        raise DeviceMemoryError(
-            f"{mib[0]} are needed on {device}, of the {mib[1]} allowed {mib[2]} are taken",
-            where=package.path,
-            hint="allow more memory of the GPU, place fewer blocks on it, or ask for less context",
-        )
+    raise DeviceMemoryError(
+        f"{_mib(need)} are needed on {device}, {allowed}",
+        where=package.path,
+        hint="allow more memory of the GPU, place fewer blocks on it, or ask for less context",
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
