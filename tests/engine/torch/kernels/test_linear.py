@@ -35,7 +35,7 @@ def test_multiplies_a_vector_in_float32(
 
     layer = random_layer(shape, FORMATS[format_name], device)
     x = rows_of(3, shape[1], device)
-    for rows in (1, 2, 3):
+    for rows in (1, 3):
         found = linear.matvec(x[:rows], layer) if layer.format.bits < 32 else linear.linear(x[:rows], layer)
         assert error(found, plain.linear(x[:rows], layer)) < FLOAT32_ERROR
 

@@ -79,7 +79,7 @@ def decode(runner: Runner) -> list[np.ndarray]:
     """Tokens of one sequence, of two, in turned order, after a cut, and of another on other pages."""
     start(runner, 0, 20)
     start(runner, 1, 63)
-    found = [runner.feed(tokens) for tokens in ({0: [1]}, {0: [2]}, {0: [3], 1: [4]}, {1: [5], 0: [6]})]
+    found = [runner.feed(tokens) for tokens in ({0: [1]}, {0: [2], 1: [3]}, {1: [4], 0: [5]})]
     runner.truncate(1, 40)
     found.append(runner.feed({1: [7]}))
     runner.stages[0].close(0)
@@ -101,7 +101,7 @@ def test_longer_caches_are_recorded_anew(runner_of: RunnerOf, monkeypatch: pytes
     for record in (counted, None):
         runner = runner_of(record)
         start(runner, 0, 63)
-        found.append([runner.feed({0: [token]})[0] for token in (1, 2, 3)])
+        found.append([runner.feed({0: [token]})[0] for token in (1, 2)])
     assert close(*found)
     assert counted.made == 2
 

@@ -15,7 +15,7 @@ from engine.contract_suite import OpenPackage
 from engine.runner import Runner
 from engine.tiny_packages import random_tensors, write_package
 from pocketglm.architecture.spec import RotarySpec
-from pocketglm.engine.contract import EngineOptions, KVType
+from pocketglm.engine.contract import Batch, EngineOptions, Segment
 from pocketglm.engine.torch import operations
 from pocketglm.engine.torch.engine import TorchEngine
 from pocketglm.errors import MissingExtraError
@@ -36,9 +36,9 @@ SMOLLM2 = replace(
 """SmolLM2-135M's sizes, one block of it."""
 
 
-def run(package: Package, device: torch.device, *, kernels: bool, kv: KVType = "float16") -> np.ndarray:
+def run(package: Package, device: torch.device, *, kernels: bool) -> np.ndarray:
     """Logits of a prompt of 8, of one token alone, and of two sequences' in one pass."""
-    runner = Runner(TorchEngine(kv, kernels=kernels), package, options=EngineOptions(backend=str(device)))
+    runner = Runner(TorchEngine(kernels=kernels), package, options=EngineOptions(backend=str(device)))
     ids = prompt(package.spec, 12)
     found = [runner.run(ids[:9], chunks=[8])]
     for stage in runner.stages:
@@ -48,8 +48,8 @@ def run(package: Package, device: torch.device, *, kernels: bool, kv: KVType = "
     return np.concatenate(found)
 
 
-def compare(package: Package, device: torch.device, kv: KVType = "float16") -> None:
-    found, expected = run(package, device, kernels=True, kv=kv), run(package, device, kernels=False, kv=kv)
+def compare(package: Package, device: torch.device) -> None:
+    found, expected = run(package, device, kernels=True), run(package, device, kernels=False)
     assert np.abs(found - expected).max() <= 5e-3 * np.abs(expected).max()
 
 
@@ -64,9 +64,24 @@ def test_answers_as_plain_pytorch(
 
 
 def test_runs_a_block_of_smollm2(device: torch.device, tmp_path: Path) -> None:
+    """Three rows, then one: tiles and the matrix-vector kernel."""
     path = write_package(tmp_path / "package", SMOLLM2, random_tensors(SMOLLM2), FORMATS["int8-g64"])
+    hidden = np.random.default_rng(0).normal(size=(4, SMOLLM2.hidden_size)).astype(np.float32)
+    outputs = []
     with Package.open(path) as package:
-        compare(package, device, kv="int8")
+        for kernels in (True, False):
+            engine = TorchEngine(kv="int8", kernels=kernels)
+            stage = engine.load_blocks(package, range(1), EngineOptions(backend=str(device)))
+            stage.open(0)
+            outputs.append(
+                [stage.forward(hidden[:3], segment(0, 3)), stage.forward(hidden[3:], segment(3, 1))]
+            )
+    for found, expected in zip(*outputs, strict=True):
+        assert np.abs(found - expected).max() <= 5e-3 * np.abs(expected).max()
+
+
+def segment(start: int, count: int) -> Batch:
+    return Batch((Segment(0, start, np.arange(start, start + count, dtype=np.int32)[None]),))
 
 
 def test_plain_pytorch_is_the_choice_on_a_cpu(open_package: OpenPackage) -> None:
