@@ -4,7 +4,7 @@
     python bench/phone.py instructions chatglm-6b-int4  instructions a token, and what a phone may make of it
 
 Enters: a package and the engine's executable (`make engine`; for `instructions` one for arm64, out of the
-app: `unzip build/pocketglm.apk lib/arm64-v8a/libpocketglm_engine.so`). Leaves: one JSON object. The memory is
+app: `unzip build/pocketglm.apk "lib/*"`, and `chmod +x`). Leaves: one JSON object. The memory is
 measured on this machine with the phone's code. Instructions are counted under qemu; the rates made of them
 are estimates, and no phone has confirmed them.
 """

@@ -4,7 +4,6 @@ where they must hold on any machine."""
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any
 import pytest
 
 from engine.checkpoints import convert_float32
+from executable.arm64_build import build_for_arm64
 from executable.engine_process import BUILT
 
 ROOT = Path(__file__).parents[2]
-ARM64 = ROOT / "build" / "engine-aarch64" / "pocketglm-engine"
-"""Built by tests/executable/test_arm64.py, where there is a compiler for it."""
 
 
 def run_phone(*arguments: object) -> dict[str, Any]:
@@ -44,11 +42,10 @@ def test_memory(package: Path) -> None:
     assert (free["limit_bytes"], limited["limit_bytes"]) == (None, 64 << 20)
 
 
-@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-aarch64 is not installed (qemu-user)")
 def test_instructions(package: Path) -> None:
-    if not ARM64.is_file():
-        pytest.skip("the engine is not built for arm64; tests/executable/test_arm64.py builds it")
-    found = run_phone("instructions", package, "--engine", ARM64, "--cpus", "cortex-a76,cortex-a53")
+    found = run_phone(
+        "instructions", package, "--engine", build_for_arm64(), "--cpus", "cortex-a76,cortex-a53"
+    )
     weights = found["bytes_per_token"] / 4  # float32
     for cpu in ("cortex-a76", "cortex-a53"):
         # 4 weights a vector; everything beside the matrices is small but in tiny models not nothing.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,36 +11,16 @@ import pytest
 from engine.checkpoints import convert_float32
 from engine.contract_specs import FORMATS, SPECS, prompt
 from engine.tiny_packages import random_tensors, write_package
-from executable.engine_process import ROOT, EngineProcess
+from executable.arm64_build import build_for_arm64
+from executable.engine_process import EngineProcess
 
-TOOLS = ("aarch64-linux-gnu-g++", "qemu-aarch64", "cmake", "ninja")
-BUILD = ROOT / "build" / "engine-aarch64"
 KERNELS = {"max": "neon_i8mm", "cortex-a76": "neon_dotprod", "cortex-a53": "neon"}
 """Emulated CPU -> the best kernels it has."""
 
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    """Built once, in the build folder: a second run compiles only what changed."""
-    for tool in TOOLS:
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed (Debian: g++-aarch64-linux-gnu, qemu-user)")
-    settings = {
-        "CMAKE_SYSTEM_NAME": "Linux",
-        "CMAKE_SYSTEM_PROCESSOR": "aarch64",
-        "CMAKE_CXX_COMPILER": "aarch64-linux-gnu-g++",
-        "CMAKE_BUILD_TYPE": "Release",
-        "POCKETGLM_PYTHON": "OFF",
-        "POCKETGLM_EXECUTABLE": "ON",
-    }
-    options = [f"-D{name}={value}" for name, value in settings.items()]
-    for command in (
-        ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", *options],
-        ["cmake", "--build", str(BUILD)],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return BUILD / "pocketglm-engine"
+    return build_for_arm64()
 
 
 @pytest.fixture(params=KERNELS)

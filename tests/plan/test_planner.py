@@ -16,7 +16,7 @@ from pocketglm.errors import InputError, ResourceError
 from pocketglm.plan import native_memory
 from pocketglm.plan.kv_cache import KV_TYPES
 from pocketglm.plan.machine import Gpu, Machine
-from pocketglm.plan.memory_model import ProcessFigures, expected_gpu, expected_ram, reserved_ram
+from pocketglm.plan.memory_model import READER_BYTES, ProcessFigures, expected_gpu, expected_ram, reserved_ram
 from pocketglm.plan.placement import Placement
 from pocketglm.plan.planner import Limits, Measured, Plan, plan_for, spread_evenly
 from pocketglm.plan.rates import Bandwidths, Rates
@@ -206,7 +206,7 @@ def test_parts_are_where_the_placement_says() -> None:
     ram = expected_ram(manifest, placement, 1000, process).parts
     block = native_memory.block_sizes(manifest, [0])[0]
     assert ram["blocks in RAM"] == 11 * block
-    assert ram["read buffers"] == 2 * native_memory.buffer_bytes(block)
+    assert ram["read buffers"] == 2 * native_memory.buffer_bytes(block) + READER_BYTES
     assert ram["KV cache"] == 16 * native_memory.page_bytes(manifest.spec, 18, "float16")
     on_gpu = expected_gpu(manifest, placement, 1000)
     assert on_gpu.parts["blocks"] >= 10 * block

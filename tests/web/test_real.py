@@ -120,7 +120,7 @@ def test_the_figures_are_the_servers(page: Page) -> None:
     page.get_by_label("Model details").last.click()
     details = page.get_by_role("dialog").inner_text()
     assert status["model"] in details
-    assert "0–29: native, cpu" in details
+    assert "0–29: native, ram" in details
 
 
 def test_too_long_a_message_is_an_error_that_says_so(page: Page) -> None:

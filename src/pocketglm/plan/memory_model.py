@@ -17,6 +17,9 @@ from pocketglm.plan.kv_cache import KVType
 from pocketglm.plan.placement import Placement
 from pocketglm.plan.python_memory import python_bytes, rows_at_once
 
+READER_BYTES = 2 << 20
+"""What the thread that reads blocks from disk holds beside its buffers, as measured: stack and tables."""
+
 LOGITS_ROWS = 4
 """Rows of logits made at once: a token, and those that prompt lookup guesses."""
 
@@ -107,4 +110,4 @@ def _read_buffers(manifest: Manifest, read: list[int]) -> int:
     if not read:
         return 0
     largest = max(native_memory.block_sizes(manifest, read).values())
-    return native_memory.STREAM_BUFFERS * native_memory.buffer_bytes(largest)
+    return native_memory.STREAM_BUFFERS * native_memory.buffer_bytes(largest) + READER_BYTES
