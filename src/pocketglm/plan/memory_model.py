@@ -109,5 +109,4 @@ def expected_gpu(manifest: Manifest, placement: Placement, context: int) -> Need
 def _read_buffers(manifest: Manifest, read: list[int]) -> int:
     if not read:
         return 0
-    largest = max(native_memory.block_sizes(manifest, read).values())
-    return native_memory.STREAM_BUFFERS * native_memory.buffer_bytes(largest) + READER_BYTES
+    return native_memory.read_buffers(native_memory.block_sizes(manifest, read).values()) + READER_BYTES

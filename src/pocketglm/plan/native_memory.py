@@ -45,10 +45,15 @@ def weights_bytes(manifest: Manifest, blocks: Iterable[int], streamed: Collectio
     pleases the engine) two buffers."""
     sizes = block_sizes(manifest, blocks)
     if streamed is None:
-        return min(sum(sizes.values()), STREAM_BUFFERS * buffer_bytes(max(sizes.values())))
+        return min(sum(sizes.values()), read_buffers(sizes.values()))
     read = [size for index, size in sizes.items() if index in streamed]
-    buffers = STREAM_BUFFERS * buffer_bytes(max(read)) if read else 0
-    return sum(sizes.values()) - sum(read) + buffers
+    return sum(sizes.values()) - sum(read) + read_buffers(read)
+
+
+def read_buffers(sizes: Iterable[int]) -> int:
+    """The buffers that blocks of `sizes` bytes are read into in turn; 0 without blocks."""
+    largest = max(sizes, default=0)
+    return STREAM_BUFFERS * buffer_bytes(largest)
 
 
 def buffer_bytes(size: int) -> int:
