@@ -12,6 +12,7 @@ from pocketglm.cli import console
 from pocketglm.cli.options import JsonOption
 from pocketglm.cli.progress import progress_bar
 from pocketglm.cli.sizes import format_size
+from pocketglm.plan.machine import available_cpus
 
 if TYPE_CHECKING:
     from pocketglm.convert import ConvertSettings
@@ -72,21 +73,13 @@ def convert(
         resume=resume,
         overwrite=overwrite,
         report=not no_report,
-        threads=threads or cpu_count(),
+        threads=threads or available_cpus(),
     )
     summary = run_conversion(source, output, settings)
     if json:
         console.report(summary)
     else:
         show_summary(summary)
-
-
-def cpu_count() -> int:
-    """Cores this process may use."""
-    import os
-
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def run_conversion(source: str | Path, output: Path, settings: ConvertSettings) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from pocketglm.cli import console, options
-from pocketglm.cli.convert import cpu_count, run_conversion, show_summary
+from pocketglm.cli.convert import run_conversion, show_summary
 from pocketglm.cli.run import print_answer, prompt_ids, result_of, speed_line
 from pocketglm.cli.sizes import format_size
+from pocketglm.plan.machine import available_cpus
 
 
 class DemoModel(str, Enum):
@@ -99,7 +100,7 @@ def _convert(source: Path, package: Path, threads: int | None) -> None:
         return
     fmt = WeightFormat(4, 32)
     settings = ConvertSettings(
-        quantize=QuantizeSettings(fmt, head_format(fmt)), resume=True, threads=threads or cpu_count()
+        quantize=QuantizeSettings(fmt, head_format(fmt)), resume=True, threads=threads or available_cpus()
     )
     show_summary(run_conversion(source, package, settings))
 

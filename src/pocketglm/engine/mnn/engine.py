@@ -30,7 +30,6 @@ from pocketglm.engine.mnn.runtime import (
     Graph,
     Runtime,
     available_backends,
-    default_threads,
     mnn_version,
     to_var,
     view,
@@ -40,6 +39,7 @@ from pocketglm.errors import EngineError, IntegrityError
 from pocketglm.package.encoding import LinearEntry
 from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.reader import COPY_AGAIN, Package, check_file_size
+from pocketglm.plan.machine import available_cpus
 
 LOGITS_AT_ONCE = 1 << 23
 """Logits computed at a time (32 MiB); MNN holds them three times, in different layouts."""
@@ -109,7 +109,7 @@ class GraphLoader:
         check_backend_keys(package.spec, options)
         self._package = package
         self._options = options
-        self._threads = options.threads or default_threads()
+        self._threads = options.threads or available_cpus()
         self._runtimes: dict[tuple[str, bool], Runtime] = {}
 
     def block(self, index: int) -> Graph:

@@ -6,7 +6,6 @@ itself only prints a line and goes on with something else. Nothing here opens a 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -57,12 +56,6 @@ def mnn() -> Any:
 def mnn_version() -> str:
     """Version of the installed MNN, such as 3.6.1."""
     return str(mnn().version())
-
-
-def default_threads() -> int:
-    """Cores this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 @cache
