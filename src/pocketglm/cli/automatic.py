@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketglm.cli import console
+from pocketglm.cli.placing import placement_of
 from pocketglm.cli.sizes import format_size
 from pocketglm.errors import ResourceError
 
@@ -20,6 +21,36 @@ if TYPE_CHECKING:
 BESIDE_WEIGHTS = 256 << 20
 """What a process takes for itself, activations and a short context, roughly: with more than that to spare
 nothing is measured or planned."""
+
+
+def chosen_placement(
+    package: Path,
+    engine: str | None,
+    place: str | None,
+    gpu_layers: int | None,
+    gpu_memory: int | None,
+    *,
+    memory: int | None,
+    context: int | None,
+    kv: KVType | None,
+    backend: object,
+    threads: int | None,
+) -> Placement | None:
+    """What the user said, as `placement_of`; where nothing is said that decides it, by the free memory."""
+    placement = placement_of(
+        package,
+        place,
+        gpu_layers,
+        gpu_memory,
+        memory=memory,
+        context=context,
+        kv=kv,
+        backend=backend,
+        threads=threads,
+    )
+    if placement is None and memory is None and backend is None:
+        return placement_for_free_memory(package, engine, threads, kv, context)
+    return placement
 
 
 def placement_for_free_memory(

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from pocketglm.cli import console, options
-from pocketglm.cli.automatic import placement_for_free_memory
-from pocketglm.cli.placing import placement_of
+from pocketglm.cli.automatic import chosen_placement
 
 
 def chat(
@@ -62,9 +61,7 @@ def chat(
         conversation.system = system
     limits = {"kv": kv, "context": context, "lookup": lookup}
     asked = {"memory": memory, "context": context, "kv": kv, "backend": backend, "threads": threads}
-    placement = placement_of(package, place, gpu_layers, gpu_memory, **asked)
-    if placement is None and memory is None and backend is None:
-        placement = placement_for_free_memory(package, engine, threads, kv, context)
+    placement = chosen_placement(package, engine, place, gpu_layers, gpu_memory, **asked)
     with load(package, engine, threads, memory, backend, placement=placement, **limits) as model:
         settings = model.settings(
             max_new_tokens=max_tokens,

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from pocketglm.cli.sizes import parse_size
 from pocketglm.errors import InputError
 
+Value = TypeVar("Value")
+
 LEAST_MEMORY = 64 << 20
 """Even weights streamed from disk pass in pieces of some MiB, beside activations, logits and caches."""
 
 
-def _size(text: str) -> int:
+def parsed(parse: Callable[[str], Value], text: str) -> Value:
+    """What `parse` makes of an option's text; its `InputError` becomes the command line's own error."""
     try:
-        return parse_size(text)
+        return parse(text)
     except InputError as error:
         raise typer.BadParameter(f"{error} ({error.hint})" if error.hint else str(error)) from None
 
 
+def size(text: str) -> int:
+    """Bytes, from a size as people write it."""
+    return parsed(parse_size, text)
+
+
 def _memory(text: str) -> int:
-    size = _size(text)
+    size = parsed(parse_size, text)
     if size < LEAST_MEMORY:
         raise typer.BadParameter(f"{text} is too little for any model; allow at least 64 MiB")
     return size
@@ -108,7 +117,7 @@ GpuMemoryOption = Annotated[
     int | None,
     typer.Option(
         "--gpu-memory",
-        parser=_size,
+        parser=size,
         metavar="SIZE",
         help="Memory of the GPU the program may use; blocks that do not fit move off it.",
     ),

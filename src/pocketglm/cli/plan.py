@@ -10,28 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketglm.cli import console, options
-from pocketglm.cli.sizes import format_size, parse_size
-from pocketglm.errors import InputError
+from pocketglm.cli.sizes import format_size
 
 if TYPE_CHECKING:
     from pocketglm.plan.memory_model import Need
     from pocketglm.plan.planner import Plan
 
 
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except InputError as error:
-        raise typer.BadParameter(f"{error} ({error.hint})" if error.hint else str(error)) from None
-
-
 def _assumptions(text: str) -> dict[str, int]:
     from pocketglm.cli.assume import parse_assumptions
 
-    try:
-        return parse_assumptions(text)
-    except InputError as error:
-        raise typer.BadParameter(f"{error} ({error.hint})" if error.hint else str(error)) from None
+    return options.parsed(parse_assumptions, text)
 
 
 def plan(
@@ -40,7 +29,7 @@ def plan(
     gpu_memory: Annotated[
         int | None,
         typer.Option(
-            "--gpu-memory", parser=_size, metavar="SIZE", help="Memory of the GPU that may be used."
+            "--gpu-memory", parser=options.size, metavar="SIZE", help="Memory of the GPU that may be used."
         ),
     ] = None,
     gpu_layers: Annotated[

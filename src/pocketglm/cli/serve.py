@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketglm.cli import console, options
-from pocketglm.cli.automatic import placement_for_free_memory
-from pocketglm.cli.placing import placement_of
+from pocketglm.cli.automatic import chosen_placement
 from pocketglm.cli.sizes import parse_size
 from pocketglm.errors import InputError, MissingExtraError
 
@@ -106,9 +105,7 @@ def serve(
     )
     limits = {"kv": kv, "context": context, "lookup": lookup}
     asked = {"memory": memory, "context": context, "kv": kv, "backend": backend, "threads": threads}
-    placement = placement_of(package, place, gpu_layers, gpu_memory, **asked)
-    if placement is None and memory is None and backend is None:
-        placement = placement_for_free_memory(package, engine, threads, kv, context)
+    placement = chosen_placement(package, engine, place, gpu_layers, gpu_memory, **asked)
     with load(package, engine, threads, memory, backend, placement=placement, **limits) as model:
         limited = memory is not None or (placement is not None and placement.memory is not None)
         cache = cache_memory or (one_context(model) if limited else None)
