@@ -386,8 +386,7 @@ NB_MODULE(_engine, module) {
              nb::arg("spec"), nb::arg("file"), nb::arg("threads"), nb::arg("isa").none(), nb::arg("memory"),
              nb::arg("reserve") = 0)
         .def("logits", &Head::logits, nb::arg("hidden"), nb::arg("output").noconvert())
-        .def("choose", &Head::choose, nb::arg("samplers"), nb::arg("logits").noconvert(),
-             nb::arg("uniforms"))
+        .def("choose", &Head::choose, nb::arg("samplers"), nb::arg("logits").noconvert(), nb::arg("uniforms"))
         .def("usage", &Head::usage)
         .def("work_bytes", &Head::work_bytes, nb::arg("rows"));
     nb::class_<Sampler>(module, "Sampler")
