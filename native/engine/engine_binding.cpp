@@ -231,49 +231,6 @@ class Stage {
     std::unique_ptr<pglm_stage, StageDeleter> stage_;
 };
 
-class Head {
-  public:
-    Head(const nb::dict& fields, const File& file, int threads, const std::optional<std::string>& isa,
-         uint64_t memory, uint64_t reserve)
-        : settings_(fields) {
-        const Files files(std::vector<File>{file});
-        const pglm_options options = options_of(threads, PGLM_KV_FLOAT32, isa, memory, reserve);
-        pglm_head* head = nullptr;
-        check(pglm_head_load(&settings_.spec, files.files.data(), &options, &head));
-        head_.reset(head);
-    }
-
-    void logits(const FloatRows& hidden, const OutputRows& output) {
-        const size_t rows = hidden.shape(0);
-        require(rows <= INT32_MAX && hidden.shape(1) == static_cast<size_t>(settings_.spec.hidden_size),
-                "hidden has another shape");
-        require(output.shape(0) == rows && output.shape(1) == static_cast<size_t>(settings_.spec.vocab_size),
-                "logits have another shape");
-        pglm_status status;
-        {
-            const nb::gil_scoped_release unlocked;
-            status = pglm_head_logits(head_.get(), hidden.data(), static_cast<int32_t>(rows), output.data());
-        }
-        check(status);
-    }
-
-    uint64_t work_bytes(int rows) const {
-        uint64_t bytes = 0;
-        check(pglm_head_work_bytes(head_.get(), rows, &bytes));
-        return bytes;
-    }
-
-    nb::dict usage() const {
-        pglm_usage usage{};
-        check(pglm_head_usage(head_.get(), &usage));
-        return usage_dict(usage);
-    }
-
-  private:
-    Settings settings_;
-    std::unique_ptr<pglm_head, HeadDeleter> head_;
-};
-
 using Logits = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Biases = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -326,9 +283,73 @@ class Sampler {
         return count;
     }
 
+    pglm_sampler* get() const { return sampler_.get(); }
+
   private:
     size_t vocab_size_;
     std::unique_ptr<pglm_sampler, SamplerDeleter> sampler_;
+};
+
+class Head {
+  public:
+    Head(const nb::dict& fields, const File& file, int threads, const std::optional<std::string>& isa,
+         uint64_t memory, uint64_t reserve)
+        : settings_(fields) {
+        const Files files(std::vector<File>{file});
+        const pglm_options options = options_of(threads, PGLM_KV_FLOAT32, isa, memory, reserve);
+        pglm_head* head = nullptr;
+        check(pglm_head_load(&settings_.spec, files.files.data(), &options, &head));
+        head_.reset(head);
+    }
+
+    void logits(const FloatRows& hidden, const OutputRows& output) {
+        const size_t rows = hidden.shape(0);
+        require(rows <= INT32_MAX && hidden.shape(1) == static_cast<size_t>(settings_.spec.hidden_size),
+                "hidden has another shape");
+        require(output.shape(0) == rows && output.shape(1) == static_cast<size_t>(settings_.spec.vocab_size),
+                "logits have another shape");
+        pglm_status status;
+        {
+            const nb::gil_scoped_release unlocked;
+            status = pglm_head_logits(head_.get(), hidden.data(), static_cast<int32_t>(rows), output.data());
+        }
+        check(status);
+    }
+
+    std::vector<int32_t> choose(const std::vector<const Sampler*>& samplers, const FloatRows& logits,
+                                const std::vector<double>& uniforms) {
+        const size_t rows = samplers.size();
+        require(rows <= INT32_MAX && uniforms.size() == rows && logits.shape(0) == rows &&
+                    logits.shape(1) == static_cast<size_t>(settings_.spec.vocab_size),
+                "samplers, logits and uniform numbers do not belong together");
+        std::vector<pglm_sampler*> each;
+        for (const Sampler* sampler : samplers) each.push_back(sampler->get());
+        std::vector<int32_t> tokens(rows);
+        pglm_status status;
+        {
+            const nb::gil_scoped_release unlocked;
+            status = pglm_head_choose(head_.get(), each.data(), static_cast<int32_t>(rows), logits.data(),
+                                      uniforms.data(), tokens.data());
+        }
+        check(status);
+        return tokens;
+    }
+
+    uint64_t work_bytes(int rows) const {
+        uint64_t bytes = 0;
+        check(pglm_head_work_bytes(head_.get(), rows, &bytes));
+        return bytes;
+    }
+
+    nb::dict usage() const {
+        pglm_usage usage{};
+        check(pglm_head_usage(head_.get(), &usage));
+        return usage_dict(usage);
+    }
+
+  private:
+    Settings settings_;
+    std::unique_ptr<pglm_head, HeadDeleter> head_;
 };
 
 std::vector<std::string> isa_names() {
@@ -365,6 +386,7 @@ NB_MODULE(_engine, module) {
              nb::arg("spec"), nb::arg("file"), nb::arg("threads"), nb::arg("isa").none(), nb::arg("memory"),
              nb::arg("reserve") = 0)
         .def("logits", &Head::logits, nb::arg("hidden"), nb::arg("output").noconvert())
+        .def("choose", &Head::choose, nb::arg("samplers"), nb::arg("logits").noconvert(), nb::arg("uniforms"))
         .def("usage", &Head::usage)
         .def("work_bytes", &Head::work_bytes, nb::arg("rows"));
     nb::class_<Sampler>(module, "Sampler")

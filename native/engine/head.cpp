@@ -95,6 +95,31 @@ void Head::run(Member& member, const Slice& slice) const {
     member.barrier();
 }
 
+void Head::choose(const std::vector<Sampler*>& samplers, const float* logits, const double* uniforms,
+                  std::int32_t* tokens) const {
+    std::vector<Sampler*> sorted = samplers;
+    std::sort(sorted.begin(), sorted.end());
+    require(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(), "two rows have one sampler");
+    for (const Sampler* sampler : samplers) {
+        require(sampler != nullptr, "a sampler is null");
+        require(sampler->vocab_size() == spec_.vocab_size, "a sampler is of another vocabulary");
+    }
+    if (samplers.empty()) return;
+    machine_.team->run([&](Member& member) {
+        member.share(static_cast<int>(samplers.size()), 1, [&](int first, int last) {
+            for (int row = first; row < last; ++row) {
+                const float* scores = logits + static_cast<std::size_t>(row) * spec_.vocab_size;
+                try {
+                    tokens[row] = samplers[row]->next(scores, uniforms[row]);
+                } catch (...) {  // nothing may leave a run
+                    tokens[row] = -1;
+                }
+            }
+        });
+        member.barrier();
+    });
+}
+
 pglm_usage Head::usage() const {
     pglm_usage usage{};
     usage.isa = machine_.kernels->name;

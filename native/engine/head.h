@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "memory.h"
 #include "pocketglm.h"
+#include "sampler.h"
 #include "stage.h"
 #include "weight_store.h"
 
@@ -15,6 +17,9 @@ class Head {
     Head(const pglm_spec& spec, const pglm_file& file, const pglm_options& options);
 
     void logits(const float* hidden, int rows, float* out);
+    // A token from each row of logits, -1 where its sampler finds none. Each has a sampler of its own.
+    void choose(const std::vector<Sampler*>& samplers, const float* logits, const double* uniforms,
+                std::int32_t* tokens) const;
     std::uint64_t work_bytes(int rows) const { return sizes(rows).all; }
     pglm_usage usage() const;
 

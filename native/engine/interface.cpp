@@ -229,4 +229,14 @@ pglm_status pglm_sampler_distribution(pglm_sampler* sampler, const float* logits
     });
 }
 
+pglm_status pglm_head_choose(pglm_head* head, pglm_sampler* const* samplers, int32_t count,
+                             const float* logits, const double* uniforms, int32_t* tokens) {
+    return guarded([&] {
+        require(head != nullptr && samplers != nullptr && logits != nullptr, "an argument is null");
+        require(uniforms != nullptr && tokens != nullptr, "an argument is null");
+        require(count >= 0, "the number of rows is negative");
+        head->choose({samplers, samplers + count}, logits, uniforms, tokens);
+    });
+}
+
 const char* const* pglm_isa_names(void) { return pocketglm::runnable_kernels(); }

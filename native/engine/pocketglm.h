@@ -191,6 +191,12 @@ pglm_status pglm_sampler_next(pglm_sampler* sampler, const float* logits, double
 pglm_status pglm_sampler_distribution(pglm_sampler* sampler, const float* logits, int32_t* ids,
                                       double* probabilities, int32_t* count);
 
+/* Chooses a token from each row of logits [count, vocab_size] as pglm_sampler_next, with a sampler of its own
+ * and on the head's threads. A row's token is -1 where that fails: nothing is counted then, and
+ * pglm_sampler_next says what is wrong. */
+pglm_status pglm_head_choose(pglm_head* head, pglm_sampler* const* samplers, int32_t count,
+                             const float* logits, const double* uniforms, int32_t* tokens);
+
 /* Names of the kernels this machine can run, best first; ends with a null pointer. */
 const char* const* pglm_isa_names(void);
 

@@ -112,6 +112,14 @@ void Sampler::accept(std::int32_t token) {
 
 std::int32_t Sampler::next(const float* logits, double uniform) {
     require(uniform >= 0 && uniform < 1, "the uniform number is not in [0, 1)");
+    if (sampling_.temperature == 0 && only_bans()) {  // which seldom matter, and cost a copy of all logits
+        const Largest largest = find_largest(logits, vocab_size_);
+        if (std::isfinite(largest.value) &&
+            std::find(banned_.begin(), banned_.end(), largest.first) == banned_.end()) {
+            accept(largest.first);
+            return largest.first;
+        }
+    }
     const float* scores = penalized(logits);
     const Largest largest = find_largest(scores, vocab_size_);
     if (!std::isfinite(largest.value)) {
@@ -153,10 +161,13 @@ std::int32_t Sampler::distribution(const float* logits, std::int32_t* ids, doubl
     return static_cast<std::int32_t>(weights_.size());
 }
 
-bool Sampler::changes_scores() const {
+bool Sampler::changes_scores() const { return !banned_.empty() || !only_bans(); }
+
+// Whether bias and penalties leave the logits as they are.
+bool Sampler::only_bans() const {
     const bool counts = sampling_.presence_penalty != 0 || sampling_.frequency_penalty != 0;
-    return !bias_ids_.empty() || !banned_.empty() || (counts && !generated_.empty()) ||
-           (sampling_.repetition_penalty != 1 && !seen_.empty());
+    return bias_ids_.empty() && !(counts && !generated_.empty()) &&
+           (sampling_.repetition_penalty == 1 || seen_.empty());
 }
 
 // The logits after bias and penalties: the caller's own where nothing applies.

@@ -18,6 +18,8 @@ class Sampler {
     // Throws `Failure` where a setting or a token id is wrong.
     Sampler(const pglm_sampling& sampling, std::int32_t vocab_size);
 
+    std::int32_t vocab_size() const { return vocab_size_; }
+
     // Tokens of the prompt, for the repetition penalty.
     void see(const std::int32_t* tokens, std::int64_t count);
     // Tokens that are never chosen.
@@ -38,6 +40,7 @@ class Sampler {
     };
 
     bool changes_scores() const;
+    bool only_bans() const;
     const float* penalized(const float* logits);
     std::int32_t draw(const float* scores, float largest, double uniform);
     void keep_top_k(const float* scores, double largest);

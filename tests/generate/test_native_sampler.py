@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pocketglm.errors import EngineError
+from pocketglm.generate.model import load
 from pocketglm.generate.sampler import Sampler, SamplingSettings
 
 _engine = pytest.importorskip("pocketglm.engine.native._engine")
@@ -159,3 +161,63 @@ def test_without_the_extension_numpy_chooses() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+MIXED = [
+    SamplingSettings(),
+    SamplingSettings(temperature=0.8, seed=1),
+    SamplingSettings(temperature=1.0, top_p=0.9, seed=2),
+    SamplingSettings(temperature=0.7, top_k=20, repetition_penalty=1.2, seed=3),
+    SamplingSettings(logit_bias={5: 4.0}),
+]
+
+
+def test_chosen_together_as_alone(causal_path: Path) -> None:
+    with load(causal_path, "native", threads=2) as model:
+        size = model.spec.vocab_size
+        together, alone = ([Sampler(each, size, [1, 2], [3]) for each in MIXED] for _ in range(2))
+        generator = np.random.default_rng(0)
+        for _ in range(50):
+            logits = (generator.standard_normal((len(MIXED), size)) * 3).astype(np.float32)
+            expected = [sampler.next(row) for sampler, row in zip(alone, logits, strict=True)]
+            assert model.choose(together, logits) == expected
+
+
+def test_a_row_without_a_choice_leaves_the_others(causal_path: Path) -> None:
+    with load(causal_path, "native", threads=2) as model:
+        size = model.spec.vocab_size
+        samplers = [Sampler(SamplingSettings(presence_penalty=2.0), size) for _ in range(3)]
+        logits = np.zeros((3, size), np.float32)
+        logits[:, 7] = 1
+        logits[1, 0] = np.nan
+        assert model.choose(samplers, logits) == [7, None, 7]
+        with pytest.raises(EngineError, match="no finite maximum"):
+            samplers[1].next(logits[1])
+        assert samplers[1].next(logits[0]) == 7  # nothing was counted, so nothing is penalized
+
+
+def test_refused_to_choose_together(causal_path: Path) -> None:
+    with load(causal_path, "native", threads=2) as model:
+        size = model.spec.vocab_size
+        one, other = Sampler(SamplingSettings(), size), Sampler(SamplingSettings(), size + 1)
+        logits = np.zeros((2, size), np.float32)
+        with pytest.raises(EngineError, match="two rows have one sampler"):
+            model.choose([one, one], logits)
+        with pytest.raises(EngineError, match="another vocabulary"):
+            model.choose([one, other], logits)
+        with pytest.raises(EngineError, match="do not belong together"):
+            model.choose([one], logits)
+
+
+def test_other_heads_leave_the_choice_to_each_sampler(causal_path: Path) -> None:
+    with load(causal_path, "reference") as model:
+        samplers = [Sampler(SamplingSettings(), model.spec.vocab_size) for _ in range(2)]
+        assert model.choose(samplers, np.zeros((2, model.spec.vocab_size), np.float32)) == [None, None]
+
+
+@pytest.mark.parametrize("banned", [[9], [9, 4], [0]])
+def test_bans_that_meet_the_most_probable_token(banned: list[int]) -> None:
+    native, reference = pair({"temperature": 0.0}, 300, banned=banned)
+    logits = np.zeros(300, np.float32)
+    logits[[9, 4, 77]] = [3, 2, 1]
+    assert native.next(logits) == reference.next(logits) == {9: 4, 4: 77, 0: 9}[banned[-1]]

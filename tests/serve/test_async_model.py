@@ -15,7 +15,7 @@ from generate.tiny_models import BEGIN, GMASK, SOP, VOCAB
 from pocketglm.engine.contract import Batch, Float32, Stage
 from pocketglm.errors import BusyError, EngineError, InputError
 from pocketglm.generate.model import Model, load
-from pocketglm.generate.sampler import SamplingSettings
+from pocketglm.generate.sampler import Sampler, SamplingSettings
 from pocketglm.generate.session import Session
 from pocketglm.serve.answer_request import AnswerRequest
 from pocketglm.serve.async_model import Answer, AsyncModel
@@ -67,6 +67,35 @@ def test_answers_together_have_the_tokens_of_answers_alone(
                 return [(first[0].token_ids[0], *rest[0]), *rest[1:]]
 
         assert run(together()) == expected
+
+
+def test_tokens_chosen_together_are_those_chosen_alone(causal_path: Path) -> None:
+    """By the native head, with settings of each answer's own; passes of few rows have the bits of one row."""
+    drawn = [{"temperature": 0.9, "seed": 5}, {}, {"temperature": 0.7, "top_p": 0.8, "seed": 6}]
+    settings = [SamplingSettings(max_new_tokens=40, ignore_eos=True, **each) for each in drawn]
+
+    async def together(model: Model, requests: list[AnswerRequest]) -> list[tuple[int, ...]]:
+        async with AsyncModel(model) as engine:
+            return list(await asyncio.gather(*map(tokens_of, engine.submit_all(requests))))
+
+    with load(causal_path, "native", threads=2, lookup=0) as model:
+        requests = [AnswerRequest(prompt(3, 4, model), each) for each in settings]
+        expected = []
+        for request in requests:
+            with model.session() as session:
+                expected.append(
+                    tuple(model.answer(request.prompt, request.settings, session).finish().tokens)
+                )
+        chosen: list[int] = []
+        choose = model.choose
+
+        def counted(samplers: Sequence[Sampler], logits: Float32) -> list[int | None]:
+            chosen.append(len(samplers))
+            return choose(samplers, logits)
+
+        model.choose = counted  # type: ignore[method-assign]
+        assert run(together(model, requests)) == expected
+    assert chosen.count(3) > 30
 
 
 def test_a_long_prompt_comes_in_pieces_and_others_go_on(causal_path: Path) -> None:

@@ -25,9 +25,20 @@ def check_forward(spec: ModelSpec, hidden: Float32, batch: Batch, lengths: Mappi
         seen.add(segment.sequence)
         check_open(segment.sequence, lengths)
         _check_segment(spec, segment, lengths[segment.sequence])
+    _check_positions(batch)
     check_hidden(spec, hidden)
     if hidden.shape[0] != batch.rows:
         raise EngineError(f"hidden has {hidden.shape[0]} rows, the batch has {batch.rows}")
+
+
+def _check_positions(batch: Batch) -> None:
+    """No position is negative: looked for in all segments at once, which have a row each while answers are
+    computed together."""
+    if int(np.concatenate([segment.positions for segment in batch.segments], axis=1).min()) >= 0:
+        return
+    for segment in batch.segments:
+        if (least := int(segment.positions.min())) < 0:
+            raise EngineError(f"position {least} is negative", where=f"sequence {segment.sequence}")
 
 
 def check_hidden(spec: ModelSpec, hidden: Float32) -> None:
@@ -79,8 +90,6 @@ def _check_segment(spec: ModelSpec, segment: Segment, length: int) -> None:
         raise EngineError(f"positions are {found}, expected int32 ({spec.position_axes}, rows)", where=where)
     if segment.count == 0:
         raise EngineError("the segment has no rows", where=where)
-    if int(positions.min()) < 0:
-        raise EngineError(f"position {int(positions.min())} is negative", where=where)
     if segment.start != length:
         raise EngineError(f"the segment starts at {segment.start}, the cache holds {length}", where=where)
     if segment.prefix < 0:

@@ -45,7 +45,9 @@ class PositionTracker:
         index = np.arange(self.length, self.length + len(token_ids), dtype=np.int32)
         self.length += len(token_ids)
         if self._tokens is None:
-            return np.repeat(index[None, :], self._axes, axis=0), 0
+            positions = np.empty((self._axes, len(index)), np.int32)
+            positions[:] = index
+            return positions, 0
         first = np.where(index < self._context, index, np.int32(self._mask_index))
         second = np.maximum(index - np.int32(self._context - 1), 0)
         return np.stack([first, second]).astype(np.int32), self._context

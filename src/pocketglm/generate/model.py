@@ -21,7 +21,7 @@ from pocketglm.generate.assembly import Part, assemble, fewer_on_gpu, place
 from pocketglm.generate.load_settings import Backend, LoadSettings, placed
 from pocketglm.generate.memory_budget import give_back_memory
 from pocketglm.generate.prefix_cache import KEPT_BYTES, PrefixCache
-from pocketglm.generate.sampler import SamplingSettings
+from pocketglm.generate.sampler import Sampler, SamplingSettings
 from pocketglm.generate.session import Session
 from pocketglm.generate.stage_chain import StageChain
 from pocketglm.generate.stream import Generation
@@ -289,6 +289,11 @@ class Model:
     def logits(self, hidden: Float32) -> Float32:
         """The last block's output [rows, hidden] -> logits [rows, vocab]."""
         return self._with_room(lambda: self.head.logits(hidden))
+
+    def choose(self, samplers: Sequence[Sampler], logits: Float32) -> list[int | None]:
+        """A token from each row of logits with its own sampler, as `Sampler.next_together`."""
+        with self.lock:
+            return Sampler.next_together(self.head, samplers, logits)
 
     def truncate(self, sequence: int, length: int) -> None:
         """As `Stage.truncate`, in all stages."""

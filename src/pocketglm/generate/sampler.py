@@ -11,9 +11,9 @@ C++ without copying the logits, and is used where it was built; the NumPy code h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,15 @@ from numpy.typing import NDArray
 from pocketglm.errors import EngineError, InputError
 
 if TYPE_CHECKING:
+    from pocketglm.engine.contract import Head
     from pocketglm.engine.native import _engine
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
+
+Choose: TypeAlias = "Callable[[Sequence[_engine.Sampler], Float32, Sequence[float]], list[int]]"
+"""The native head's `choose`."""
 
 TOP_P_FIRST_GUESS = 256
 """How many of the most probable tokens top-p looks at first; most distributions need fewer."""
@@ -139,6 +143,26 @@ class Sampler:
             self._native.accept(token)
         self._count(token)
 
+    @staticmethod
+    def next_together(head: Head, samplers: Sequence[Sampler], logits: Float32) -> list[int | None]:
+        """As `next` of each sampler with its row of `logits`, on all threads of a head that can `choose`.
+
+        None is left to `next`: for other heads, and where a row has something wrong.
+        """
+        choose: Choose | None = getattr(head, "choose", None)
+        natives = [sampler._native for sampler in samplers if sampler._native is not None]
+        if choose is None or len(natives) < len(samplers):
+            return [None] * len(samplers)
+        uniforms = [sampler._uniform() for sampler in samplers]
+        found = choose(natives, np.ascontiguousarray(logits), uniforms)
+        for sampler, token in zip(samplers, found, strict=True):
+            if token >= 0:
+                sampler._count(token)
+        return [token if token >= 0 else None for token in found]
+
+    def _uniform(self) -> float:
+        return 0.0 if self.settings.greedy else self._random.random()
+
     def _choose(self, logits: Float32) -> int:
         scores = self.penalized(logits)
         largest = scores.max()  # NaN where any score is
@@ -147,9 +171,8 @@ class Sampler:
         return int(np.argmax(scores)) if self.settings.greedy else self._draw(scores)
 
     def _choose_natively(self, native: _engine.Sampler, logits: Float32) -> int:
-        uniform = 0.0 if self.settings.greedy else self._random.random()
         try:
-            return native.next(np.ascontiguousarray(logits, np.float32), uniform)
+            return native.next(np.ascontiguousarray(logits, np.float32), self._uniform())
         except RuntimeError as error:
             raise EngineError(str(error), hint=_NO_MAXIMUM) from None
 

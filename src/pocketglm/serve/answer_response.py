@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 from starlette.responses import JSONResponse, Response
@@ -253,7 +254,18 @@ async def _batches(index: int, answer: Answer) -> AsyncIterator[Pieces]:
             pieces = await answer.several()
         except StopAsyncIteration:
             return
-        yield [(index, piece) for piece in pieces]
+        yield [(index, piece) for piece in joined(pieces)]
+
+
+def joined(pieces: Sequence[AnswerPiece]) -> list[AnswerPiece]:
+    """Neighbouring pieces of nothing but text as one, since each costs an event. It stands for no token."""
+    found: list[AnswerPiece] = []
+    for plain, group in groupby(pieces, lambda piece: piece.logprobs is None and piece.finish_reason is None):
+        several = list(group)
+        if plain and len(several) > 1:
+            several = [AnswerPiece(None, "".join(piece.text for piece in several))]
+        found += several
+    return found
 
 
 async def _pump(index: int, answer: Answer, queue: asyncio.Queue[Pieces | Exception | None]) -> None:

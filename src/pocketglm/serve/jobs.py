@@ -38,6 +38,8 @@ class Job(ABC):
     """A sequence in the batch. Only the scheduler's thread calls its methods."""
 
     reuses_prefixes = True
+    sampler: Sampler | None = None
+    """Chooses the next token from logits as they are; None where more is to be done with them."""
 
     def __init__(self, model: Model, prompt: Sequence[int]) -> None:
         self.model = model
@@ -89,8 +91,11 @@ class Job(ABC):
         """Of how many last rows, of `count` just computed, logits are wanted."""
 
     @abstractmethod
-    def take(self, hidden: Float32, logits: Float32) -> None:
-        """Go on with the last block's output of this step's rows and the logits that were wanted."""
+    def take(self, hidden: Float32, logits: Float32, token: int | None) -> None:
+        """Go on with the last block's output of this step's rows and the logits that were wanted.
+
+        `token` was chosen from them by `sampler` already, unless it is None.
+        """
 
     @abstractmethod
     def cancel(self) -> None:
@@ -119,6 +124,7 @@ class AnswerJob(Job):
         )
         self._matcher = StopMatcher(settings.stop)
         self._grammar = None if request.grammar is None else request.grammar.fork()
+        self.sampler = None if self._grammar else self._sampler
         self._draft: list[int] = []
         self._index: NgramIndex | None = None
         self._indexed = 0
@@ -137,7 +143,7 @@ class AnswerJob(Job):
     def logit_rows(self, count: int) -> int:
         return 1 + len(self._draft) if self.due <= 0 else 0
 
-    def take(self, hidden: Float32, logits: Float32) -> None:
+    def take(self, hidden: Float32, logits: Float32, token: int | None) -> None:
         if len(logits) == 0:
             return
         now = time.perf_counter()
@@ -145,7 +151,7 @@ class AnswerJob(Job):
             self.statistics.prefill_s = now - (self.started or now)
             self._first_token_at = now
         self.statistics.decode_s = now - self._first_token_at
-        accepted = self._take_rows(logits)
+        accepted = self._take_rows(logits, token)
         if self._draft:
             self._judge(accepted)
         if self.session is not None and self.held > len(self.tokens) - 1:
@@ -157,17 +163,17 @@ class AnswerJob(Job):
         if not self.done:
             self._finish("cancelled")
 
-    def _take_rows(self, logits: Float32) -> int:
+    def _take_rows(self, logits: Float32, chosen: int | None) -> int:
         """Choose a token from every row until one differs from its guess. Returns the guesses that held."""
         for place, row in enumerate(logits):
-            token = self._next(row)
+            token = self._next(row, chosen)
             if self.done or place == len(self._draft) or self._draft[place] != token:
                 return place
         return len(self._draft)
 
-    def _next(self, row: Float32) -> int | None:
+    def _next(self, row: Float32, chosen: int | None) -> int | None:
         """Choose, count and give out one token; None at an end token."""
-        token = self._sampler.next(row if self._grammar is None else self._grammar.masked(row))
+        token = self._choose(row) if chosen is None else chosen
         if token in self._ends:
             self._finish("stop")
             return None
@@ -181,6 +187,9 @@ class AnswerJob(Job):
         if reason := self._reason_to_stop():
             self._finish(reason)
         return token
+
+    def _choose(self, row: Float32) -> int:
+        return self._sampler.next(row if self._grammar is None else self._grammar.masked(row))
 
     def _reason_to_stop(self) -> FinishReason | None:
         if self._matcher.matched is not None or (self._grammar is not None and self._grammar.finished):
@@ -243,7 +252,7 @@ class EmbeddingJob(Job):
     def logit_rows(self, count: int) -> int:
         return 0
 
-    def take(self, hidden: Float32, logits: Float32) -> None:
+    def take(self, hidden: Float32, logits: Float32, token: int | None) -> None:
         self._sum += apply_norm(self.model.spec, hidden, self.model.package.head().vector, "norm").sum(
             axis=0, dtype=np.float64
         )

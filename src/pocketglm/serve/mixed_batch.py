@@ -6,7 +6,7 @@ Enters: sessions of one model and the next tokens of each. Leaves: hidden states
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pocketglm.engine.contract import Batch, Float32, embed
@@ -22,10 +22,11 @@ class Part:
     token_ids: Sequence[int]
 
 
-def forward_together(model: Model, parts: Sequence[Part]) -> Float32:
+def forward_together(model: Model, parts: Sequence[Part], starting: Callable[[], None]) -> Float32:
     """Append every part to its session. Returns the last block's output, float32 [rows, hidden].
 
-    Rows stand in the order of the parts. A failed call leaves all sessions as they were.
+    Rows stand in the order of the parts. `starting` is called just before the stages compute. A failed
+    call leaves all sessions as they were.
     """
     starts = [part.session.length for part in parts]
     for part in parts:
@@ -34,6 +35,7 @@ def forward_together(model: Model, parts: Sequence[Part]) -> Float32:
         try:
             segments = tuple(part.session.extend(part.token_ids) for part in parts)
             hidden = embed(model.package, [token for part in parts for token in part.token_ids])
+            starting()
             return model.forward(hidden, Batch(segments))
         except BaseException:
             for part, start in zip(parts, starts, strict=True):

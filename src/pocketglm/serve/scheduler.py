@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from pocketglm.serve.step_size import StepSize
 logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Sequence[Job]], None]
-"""Takes jobs whose outbox has something, or which are done. Called by the scheduler's thread."""
+"""Takes jobs whose outbox has something, or which are done, each once. Called by the scheduler's thread."""
 
 MEMORY_SHARE = 4
 """Of the free memory, one part in this many may become KV caches if nothing else is said."""
@@ -63,6 +64,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
+        self._due: list[Job] = []  # for `deliver`
         self._stopping = False
         self._size = StepSize(settings, CHUNK_ROWS)
         self._seconds_per_job = 1.0
@@ -131,6 +133,8 @@ class Scheduler:
                 self._fail_all(error)
 
     def _wait_for_work(self) -> bool:
+        if not self._running:
+            self._deliver_due()
         with self._changed:
             while not (self._waiting or self._running):
                 if self._stopping:
@@ -215,15 +219,16 @@ class Scheduler:
         try:
             parts = self._plan()
             hidden, logits, wanted = self._forward(parts)
+            tokens = self._choose([job for job, _ in parts], logits, wanted)
         except Exception as error:
             for job in [job for job, _ in parts] or self._running[:1]:
                 _failed(job, error)
             self._finish()
             return
         row = logit = 0
-        for (job, ids), count in zip(parts, wanted, strict=True):
+        for (job, ids), count, token in zip(parts, wanted, tokens, strict=True):
             try:
-                job.take(hidden[row : row + len(ids)], logits[logit : logit + count])
+                job.take(hidden[row : row + len(ids)], logits[logit : logit + count], token)
             except Exception as error:
                 _failed(job, error)
             row, logit = row + len(ids), logit + count
@@ -234,14 +239,26 @@ class Scheduler:
     def _forward(self, parts: list[tuple[Job, list[int]]]) -> tuple[Float32, Float32, list[int]]:
         """Hidden states [rows, hidden], the logits wanted [n, vocab], and how many rows each job wants."""
         together = [Part(job.session, ids) for job, ids in parts if job.session is not None]
-        hidden = forward_together(self._model, together)
+        hidden = forward_together(self._model, together, self._deliver_due)
         wanted = [job.logit_rows(len(ids)) for job, ids in parts]
-        ends = np.cumsum([len(ids) for _, ids in parts])
-        rows = [np.arange(end - count, end) for end, count in zip(ends, wanted, strict=True) if count]
+        ends = accumulate(len(ids) for _, ids in parts)
+        rows = [row for end, count in zip(ends, wanted, strict=True) for row in range(end - count, end)]
         if not rows:
             return hidden, np.empty((0, 0), np.float32), wanted
-        with self._model.lock:
-            return hidden, self._model.logits(hidden[np.concatenate(rows)]), wanted
+        chosen = hidden if len(rows) == len(hidden) else hidden[rows]
+        return hidden, self._model.logits(chosen), wanted
+
+    def _choose(self, jobs: list[Job], logits: Float32, wanted: list[int]) -> list[int | None]:
+        """The jobs' next tokens where they can be chosen together, on all threads; None elsewhere."""
+        samplers = [job.sampler if count == 1 else None for job, count in zip(jobs, wanted, strict=True)]
+        together = [sampler for sampler in samplers if sampler is not None]
+        if len(together) < 2:
+            return [None] * len(jobs)
+        if len(together) < len(logits):
+            ends = accumulate(wanted)
+            logits = logits[[end - 1 for end, sampler in zip(ends, samplers, strict=True) if sampler]]
+        tokens = iter(self._model.choose(together, logits))
+        return [None if sampler is None else next(tokens) for sampler in samplers]
 
     def _plan(self) -> list[tuple[Job, list[int]]]:
         """Who computes which tokens: everybody's next one, then prompts in the order of arrival."""
@@ -303,10 +320,16 @@ class Scheduler:
         self._hand_over(due)
 
     def _hand_over(self, jobs: Sequence[Job]) -> None:
+        """Deliver jobs when the next pass begins, or at once where there is none."""
         for job in jobs:
             job.heard_of = True
-        if jobs:
-            self._deliver(jobs)
+        self._due += [job for job in jobs if job not in self._due]
+
+    def _deliver_due(self) -> None:
+        """Called when a pass begins: the web server needs Python's lock, and the pass does without it."""
+        if self._due:
+            due, self._due = self._due, []
+            self._deliver(due)
 
     def _release(self, jobs: Sequence[Job]) -> None:
         """Free the slots of jobs; what their caches hold is kept as prefixes for others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +151,13 @@ class NativeHead:
         with _engine_errors():
             native.logits(np.ascontiguousarray(hidden), output)
         return output
+
+    def choose(
+        self, samplers: Sequence[_engine.Sampler], logits: Float32, uniforms: Sequence[float]
+    ) -> list[int]:
+        """A token from each row of logits, as `Sampler.next` and on all threads; -1 where that would fail."""
+        with _engine_errors():
+            return self._loaded().choose(samplers, logits, uniforms)
 
     def usage(self) -> dict[str, Any]:
         """As `NativeStage.usage`."""
