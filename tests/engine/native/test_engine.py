@@ -130,7 +130,12 @@ def memory_for(package: Package, held_blocks: float) -> EngineOptions:
     size = files["block_00.mnn.weight"].size
     weights = int(2 * buffer_bytes(size) + (held_blocks - 2) * size)
     caches = cache_bytes(package, package.spec.num_blocks, "float32", 64)
-    rest = files["head.mnn.weight"].size + HEAD_BUFFERS + caches + work_bytes(package, options, 64)
+    rest = (
+        files["head.mnn.weight"].size
+        + HEAD_BUFFERS
+        + caches
+        + work_bytes(package, range(package.spec.num_blocks), options, 64)
+    )
     return replace(options, memory_bytes=weights + rest)
 
 
