@@ -165,6 +165,9 @@ void ForwardPass::run_block(Member& member, int block) {
         run_mlp(member, weights, slice);
         if (!one_slice()) add_mlp_change(member, weights, slice);
     }
+    // Now, so that the reader does not wait for the next block. In one slice that may begin with a last norm.
+    const bool norm_is_left = one_slice() && spec_.residual == PGLM_RESIDUAL_SANDWICH;
+    if (!norm_is_left) settings_.weights->release(block + 1);
 }
 
 void ForwardPass::multiply(Member& member, const LinearView& linear, int rows, float* out,

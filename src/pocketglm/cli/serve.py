@@ -131,7 +131,7 @@ def memory_for_model(package: Path, memory: int) -> int:
     own = SERVER_BYTES + GRAMMAR_BYTES * read_manifest(package).spec.vocab_size
     if memory <= own:
         raise InputError(
-            f"a memory limit of {format_size(memory)} is too small: the server alone takes {format_size(own)}",
+            f"a limit of {format_size(memory)} is too small: the server alone takes {format_size(own)}",
             hint="allow more memory",
         )
     console.note(f"{format_size(own)} of the memory allowed are for the server, the rest is for the model")
