@@ -2,7 +2,8 @@
 # width of vector registers; `decoder_math_for` picks the one that goes with the matrix kernels.
 
 target_sources(pocketglm_engine PRIVATE decoder_math.cpp forward_pass.cpp head.cpp interface.cpp kv_cache.cpp
-               mapped_file.cpp sampler.cpp sampler_loops.cpp stage.cpp team.cpp weight_store.cpp weights.cpp)
+               mapped_file.cpp memory.cpp sampler.cpp sampler_loops.cpp stage.cpp team.cpp weight_store.cpp
+               weights.cpp)
 
 function(add_decoder_isa isa)
   add_library(decoder_${isa} OBJECT attention.cpp outliers.cpp row_functions.cpp)

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "gated_step.h"
+
 namespace pocketglm {
 
 namespace {
@@ -93,17 +95,21 @@ void ForwardPass::plan_memory(int threads) {
             activation_bytes = std::max(activation_bytes, kernels_.activation_bytes(*linear, count));
             scratch = std::max(scratch, step_scratch_bytes(kernels_, *linear, count));
         }
+        if (!spec_.gated) continue;
+        const GatedStep gated(kernels_, shape.mlp_up, static_cast<int>(slice), threads);
+        scratch = std::max(scratch, gated.scratch_bytes());
     }
     int rows_attending = 0;
     for (const AttendItem& item : attends_) rows_attending = std::max(rows_attending, item.count);
     const KvLayout& layout = *settings_.layout;
     scratch =
         std::max(scratch, sizeof(float) * attention_scratch_floats(layout, rows_attending, spec_.group()));
+    scratch = std::max(scratch, sizeof(float) * spec_.hidden_size);
     scratch_bytes_ = aligned(scratch);
     partial_floats_ = parts_ > 1 ? attention_partial_floats(layout, rows_attending, spec_.group()) : 0;
 
-    normed_at_ = place(sizeof(float) * slice * spec_.hidden_size);
-    projected_at_ = place(sizeof(float) * slice * std::max(spec_.qkv_size(), spec_.up_size()));
+    const int widest = std::max({spec_.qkv_size(), spec_.intermediate_size, spec_.hidden_size});
+    projected_at_ = place(sizeof(float) * slice * widest);
     queries_at_ = place(one_slice() ? 0 : sizeof(float) * rows * spec_.q_size());
     activations_at_ = place(activation_bytes);
     outliers_at_ = place(sizeof(OutlierRow) * slice);
@@ -116,7 +122,6 @@ void ForwardPass::bind(std::uint8_t* work, float* hidden, const std::int32_t* po
     hidden_ = hidden;
     positions_ = positions;
     const auto floats = [work](std::size_t at) { return reinterpret_cast<float*>(work + at); };
-    normed_ = floats(normed_at_);
     projected_ = floats(projected_at_);
     queries_ = floats(one_slice() ? projected_at_ : queries_at_);
     rotation_ = floats(rotation_at_);
@@ -130,9 +135,9 @@ int ForwardPass::slice_rows(int slice) const { return std::min(SLICE_ROWS, rows_
 float* ForwardPass::hidden_row(int row) const {
     return hidden_ + static_cast<std::size_t>(row) * spec_.hidden_size;
 }
-// Rows of a slice: the normed input of a linear layer, later the change that attention or MLP makes.
-float* ForwardPass::normed_row(int row) const {
-    return normed_ + static_cast<std::size_t>(row) * spec_.hidden_size;
+// Rows of a slice: the change that attention or MLP makes.
+float* ForwardPass::change_row(int row) const {
+    return projected_ + static_cast<std::size_t>(row) * spec_.hidden_size;
 }
 
 // Queries, turned, and where they were the attended values. A single slice's stay where they were made.
@@ -160,12 +165,27 @@ void ForwardPass::run_block(Member& member, int block) {
         run_mlp(member, weights, slice);
         if (!one_slice()) add_mlp_change(member, weights, slice);
     }
+    // Now, so that the reader does not wait for the next block. In one slice that may begin with a last norm.
+    const bool norm_is_left = one_slice() && spec_.residual == PGLM_RESIDUAL_SANDWICH;
+    if (!norm_is_left) settings_.weights->release(block + 1);
 }
 
 void ForwardPass::multiply(Member& member, const LinearView& linear, int rows, float* out,
                            std::size_t stride) const {
     step(rows).multiply(member, linear, out, stride, scratch(member));
     member.barrier();
+}
+
+// A row normed and made ready for a product. What the change will be added to stays in `hidden`.
+void ForwardPass::prepare_normed(const Member& member, const NormView& view, const LinearView& linear,
+                                 float* hidden, int row, int rows) const {
+    float* normed = reinterpret_cast<float*>(scratch(member));
+    norm_row(view, hidden, normed);
+    if (spec_.residual == PGLM_RESIDUAL_NORMED_ALPHA) {
+        math_.scale(normed, spec_.residual_alpha, spec_.hidden_size, hidden);
+    }
+    constexpr std::size_t ONE_PLACE = 0;  // the row stands there, whatever its number
+    step(rows).prepare(linear, normed, ONE_PLACE, row, row + 1, NORMED_OUTLIER_RATIO);
 }
 
 // Normed rows, ready for the qkv projection. Where the pass is one slice, the change that the MLP of the
@@ -179,11 +199,10 @@ void ForwardPass::start_attention(Member& member, int block, int slice) {
             if (block == 0) fill_rotation(slice + row);
             if (add_first) {
                 const WeightViews& before = settings_.weights->views(block - 1);
-                add_change(before.mlp_post_norm, normed_row(row), hidden_row(slice + row));
+                add_change(before.mlp_post_norm, change_row(row), hidden_row(slice + row));
             }
-            norm_and_keep(weights.input_norm, hidden_row(slice + row), normed_row(row));
+            prepare_normed(member, weights.input_norm, weights.qkv, hidden_row(slice + row), row, rows);
         }
-        step(rows).prepare(weights.qkv, normed_, spec_.hidden_size, first, last, NORMED_OUTLIER_RATIO);
     });
     member.barrier();
 }
@@ -241,7 +260,7 @@ void ForwardPass::attend(Member& member, int block) {
     member.share(items * parts_, 1, [&](int first, int last) {
         for (int i = first; i < last; ++i) {
             AttentionTask task = attention_task(attends_[i / parts_], block);
-            task.scratch = static_cast<float*>(scratch(member));
+            task.scratch = reinterpret_cast<float*>(scratch(member));
             if (parts_ > 1) {
                 const int part = i % parts_, parts = parts_of(task);
                 const int begin = task.first_page, pages = task.last_page - begin;
@@ -298,41 +317,45 @@ void ForwardPass::finish_attention(Member& member, const WeightViews& weights, i
                            OTHER_OUTLIER_RATIO);
     });
     member.barrier();
-    multiply(member, weights.attention_output, rows, normed_, spec_.hidden_size);
+    multiply(member, weights.attention_output, rows, projected_, spec_.hidden_size);
 }
 
-// Adds what attention changes, then leaves what the MLP changes in the rows of `normed_`.
+// Adds what attention changes, then leaves what the MLP changes.
 void ForwardPass::run_mlp(Member& member, const WeightViews& weights, int slice) {
     const int rows = slice_rows(slice), piece = row_piece(member, rows);
     member.share(rows, piece, [&](int first, int last) {
         for (int row = first; row < last; ++row) {
-            add_change(weights.attention_post_norm, normed_row(row), hidden_row(slice + row));
-            norm_and_keep(weights.mlp_norm, hidden_row(slice + row), normed_row(row));
+            add_change(weights.attention_post_norm, change_row(row), hidden_row(slice + row));
+            prepare_normed(member, weights.mlp_norm, weights.mlp_up, hidden_row(slice + row), row, rows);
         }
-        step(rows).prepare(weights.mlp_up, normed_, spec_.hidden_size, first, last, NORMED_OUTLIER_RATIO);
     });
     member.barrier();
-    multiply(member, weights.mlp_up, rows, projected_, spec_.up_size());
+    widen(member, weights.mlp_up, rows);
+    const int size = spec_.intermediate_size;
     member.share(rows, piece, [&](int first, int last) {
-        for (int row = first; row < last; ++row) {
-            float* up = projected_ + static_cast<std::size_t>(row) * spec_.up_size();
-            if (spec_.gated) {
-                math_.gated_silu(up, up + spec_.intermediate_size, spec_.intermediate_size, up);
-            } else {
-                math_.gelu_tanh(up, spec_.intermediate_size, up);
-            }
+        for (int row = first; row < last && !spec_.gated; ++row) {
+            float* up = projected_ + static_cast<std::size_t>(row) * size;
+            math_.gelu_tanh(up, size, up);
         }
-        step(rows).prepare(weights.mlp_down, projected_, spec_.up_size(), first, last, OTHER_OUTLIER_RATIO);
+        step(rows).prepare(weights.mlp_down, projected_, size, first, last, OTHER_OUTLIER_RATIO);
     });
     member.barrier();
-    multiply(member, weights.mlp_down, rows, normed_, spec_.hidden_size);
+    multiply(member, weights.mlp_down, rows, projected_, spec_.hidden_size);
+}
+
+// The widened rows, [rows, intermediate_size]; a gated MLP's are through its activation function, too.
+void ForwardPass::widen(Member& member, const LinearView& mlp_up, int rows) const {
+    if (!spec_.gated) return multiply(member, mlp_up, rows, projected_, spec_.intermediate_size);
+    const GatedStep gated(kernels_, mlp_up, rows, member.count());
+    gated.multiply(member, step(rows), projected_, scratch(member));
+    member.barrier();
 }
 
 void ForwardPass::add_mlp_change(Member& member, const WeightViews& weights, int slice) {
     const int rows = slice_rows(slice);
     member.share(rows, row_piece(member, rows), [&](int first, int last) {
         for (int row = first; row < last; ++row) {
-            add_change(weights.mlp_post_norm, normed_row(row), hidden_row(slice + row));
+            add_change(weights.mlp_post_norm, change_row(row), hidden_row(slice + row));
         }
     });
     member.barrier();
@@ -343,14 +366,6 @@ void ForwardPass::norm_row(const NormView& view, const float* x, float* out) con
         math_.layer_norm(x, view.weight, view.bias, spec_.norm_eps, spec_.hidden_size, out);
     } else {
         math_.rms_norm(x, view.weight, spec_.norm_eps, spec_.hidden_size, out);
-    }
-}
-
-// The normed row; what the change will be added to stays in `hidden`.
-void ForwardPass::norm_and_keep(const NormView& view, float* hidden, float* normed) const {
-    norm_row(view, hidden, normed);
-    if (spec_.residual == PGLM_RESIDUAL_NORMED_ALPHA) {
-        math_.scale(normed, spec_.residual_alpha, spec_.hidden_size, hidden);
     }
 }
 

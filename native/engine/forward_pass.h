@@ -37,9 +37,9 @@ struct PassSettings {
 class ForwardPass {
   public:
     // Rows that go through a matrix at a time: enough to reuse every unpacked weight often, few enough
-    // that the widest activations stay below 60 MB for any supported model. Between slices only the hidden
+    // that the widest activations stay below 20 MB for any supported model. Between slices only the hidden
     // states and the queries of all rows are kept.
-    static constexpr int SLICE_ROWS = 512;
+    static constexpr int SLICE_ROWS = 256;
 
     ForwardPass(const PassSettings& settings, std::vector<PassSegment> segments, int rows, int threads);
 
@@ -68,6 +68,7 @@ class ForwardPass {
     void attend(Member& member, int block);
     void finish_attention(Member& member, const WeightViews& weights, int slice);
     void run_mlp(Member& member, const WeightViews& weights, int slice);
+    void widen(Member& member, const LinearView& mlp_up, int rows) const;
     void add_mlp_change(Member& member, const WeightViews& weights, int slice);
     void multiply(Member& member, const LinearView& linear, int rows, float* out, std::size_t stride) const;
 
@@ -76,17 +77,18 @@ class ForwardPass {
     int parts_of(const AttentionTask& task) const;
     AttentionTask attention_task(const AttendItem& item, int block) const;
     void norm_row(const NormView& view, const float* x, float* out) const;
-    void norm_and_keep(const NormView& view, float* hidden, float* normed) const;
+    void prepare_normed(const Member& member, const NormView& view, const LinearView& linear, float* hidden,
+                        int row, int rows) const;
     void add_change(const NormView& post_norm, float* change, float* hidden) const;
     void fill_rotation(int row) const;
     RowRotation rotation(int row) const;
     float* hidden_row(int row) const;
-    float* normed_row(int row) const;
+    float* change_row(int row) const;
     float* query_row(int row) const;
     std::size_t query_stride() const { return one_slice() ? spec_.qkv_size() : spec_.q_size(); }
     int slice_rows(int slice) const;
     MatrixStep step(int rows) const { return {kernels_, math_, {activations_, rows}, outliers_}; }
-    void* scratch(const Member& member) const { return scratch_ + scratch_bytes_ * member.index(); }
+    std::uint8_t* scratch(const Member& member) const { return scratch_ + scratch_bytes_ * member.index(); }
     bool one_slice() const { return rows_ <= SLICE_ROWS; }
 
     const PassSettings settings_;
@@ -106,11 +108,14 @@ class ForwardPass {
 
     // Offsets in the work memory, then the addresses.
     std::size_t work_bytes_ = 0;
-    std::size_t normed_at_, projected_at_, queries_at_, activations_at_, outliers_at_, rotation_at_,
-        partials_at_, scratch_at_;
+    std::size_t projected_at_, queries_at_, activations_at_, outliers_at_, rotation_at_, partials_at_,
+        scratch_at_;
     std::size_t scratch_bytes_ = 0, partial_floats_ = 0;
-    float *normed_ = nullptr, *queries_ = nullptr, *rotation_ = nullptr, *partials_ = nullptr;
-    float* projected_ = nullptr;  // a slice's queries, keys and values, later its widened rows of the MLP
+    float *queries_ = nullptr, *rotation_ = nullptr, *partials_ = nullptr;
+    // What the last product made of a slice's rows: queries, keys and values; the change that attention
+    // makes; the widened rows of the MLP; the change that it makes. Each is made ready for the next product,
+    // row by row, before that one's results take its place.
+    float* projected_ = nullptr;
     std::uint8_t *scratch_ = nullptr, *activations_ = nullptr;
     OutlierRow* outliers_ = nullptr;
 };

@@ -3,8 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -35,6 +33,11 @@ class MemoryAccount {
     std::uint64_t used_ = 0;
 };
 
+// Zeroed memory out of which buffers are made. Large ones are mapped: what is freed is the system's again
+// at once, and what is never written takes no memory, which the C library's heap does not promise.
+void* take_zeroed(std::size_t bytes);  // null where there is none
+void free_zeroed(void* memory, std::size_t bytes);
+
 // Zeroed bytes on a cache-line boundary or a wider one, counted in an account.
 class Buffer {
   public:
@@ -44,9 +47,8 @@ class Buffer {
     Buffer(MemoryAccount& account, std::size_t bytes, const char* what, std::size_t alignment = ALIGNMENT)
         : account_(&account), bytes_(bytes), alignment_(alignment) {
         account.take(bytes, what);
-        // calloc's large blocks come zeroed from the system, untouched until used.
-        raw_.reset(std::calloc(1, bytes + alignment));
-        if (!raw_) {
+        raw_ = take_zeroed(bytes + alignment);
+        if (raw_ == nullptr) {
             account.give_back(bytes);
             throw Failure(PGLM_MEMORY, "out of memory for " + std::to_string(bytes) + " bytes of " + what);
         }
@@ -58,19 +60,18 @@ class Buffer {
         return *this;
     }
     ~Buffer() {
-        if (raw_) account_->give_back(bytes_);
+        if (raw_ == nullptr) return;
+        free_zeroed(raw_, bytes_ + alignment_);
+        account_->give_back(bytes_);
     }
 
     std::uint8_t* data() const {
-        const auto address = reinterpret_cast<std::uintptr_t>(raw_.get());
+        const auto address = reinterpret_cast<std::uintptr_t>(raw_);
         return reinterpret_cast<std::uint8_t*>((address + alignment_ - 1) / alignment_ * alignment_);
     }
-    std::size_t size() const { return raw_ ? bytes_ : 0; }
+    std::size_t size() const { return raw_ == nullptr ? 0 : bytes_; }
 
   private:
-    struct Free {
-        void operator()(void* memory) const { std::free(memory); }
-    };
     void swap(Buffer& other) noexcept {
         std::swap(account_, other.account_);
         std::swap(bytes_, other.bytes_);
@@ -81,7 +82,7 @@ class Buffer {
     MemoryAccount* account_ = nullptr;
     std::size_t bytes_ = 0;
     std::size_t alignment_ = ALIGNMENT;
-    std::unique_ptr<void, Free> raw_;
+    void* raw_ = nullptr;
 };
 
 }  // namespace pocketglm

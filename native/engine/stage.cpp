@@ -13,6 +13,10 @@ namespace {
 
 constexpr int MOST_THREADS = 1024;
 
+// A pass may leave this much more work memory allocated than it needs. What a long prompt needed beyond is
+// given back when tokens are decoded: the caches that grow then take its place.
+constexpr std::size_t SPARE_WORK = 4 << 20;
+
 std::vector<WeightFile> block_files(const Spec& spec, const pglm_file* files, std::int32_t count) {
     require(files != nullptr && count > 0, "a stage needs at least one block");
     std::vector<WeightFile> checked;
@@ -93,6 +97,7 @@ void Stage::forward(const pglm_segment* segments, int count, const std::int32_t*
     const int rows = checked.back().first_row + checked.back().count;
     ForwardPass pass({&spec_, machine_.kernels, machine_.math, &layout_, &weights_}, checked, rows,
                      machine_.team->count());
+    shrink_work(pass.work_bytes());
     for (const PassSegment& segment : checked) segment.cache->reserve(layout_, account_, segment.count);
     grow_work(pass.work_bytes());
     if (output != hidden) std::memcpy(output, hidden, sizeof(float) * rows * spec_.hidden_size);
@@ -125,6 +130,10 @@ std::vector<PassSegment> Stage::checked_segments(const pglm_segment* segments, i
         require(row <= INT_MAX / 4, "the batch has too many rows");
     }
     return checked;
+}
+
+void Stage::shrink_work(std::size_t bytes) {
+    if (work_.size() > bytes + SPARE_WORK) work_ = Buffer();
 }
 
 void Stage::grow_work(std::size_t bytes) {

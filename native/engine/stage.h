@@ -50,6 +50,7 @@ class Stage {
     const SequenceCache& cache(std::int64_t sequence) const;
     SequenceCache& empty_cache(std::int64_t sequence);
     std::vector<PassSegment> checked_segments(const pglm_segment* segments, int count);
+    void shrink_work(std::size_t bytes);
     void grow_work(std::size_t bytes);
 
     Spec spec_;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <system_error>
 #include <utility>
@@ -79,6 +80,10 @@ std::vector<std::uint8_t> spread_evenly(int count, int number) {
     }
     return chosen;
 }
+
+// Whoever waits for a block looks now and then. Were it woken by the reader, it would often take the reader's
+// processor at once and begin to compute, and the disk would have nothing to read until it is done.
+constexpr std::chrono::microseconds LOOK_AGAIN{50};
 
 constexpr std::size_t READ_AT_ONCE = 8 << 20;  // so that closing a model does not wait for a whole block
 
@@ -201,10 +206,7 @@ void WeightStore::close_files() {
 const WeightViews& WeightStore::views(int block) {
     if (is_mapped(block)) return views_[0][block];
     const std::uint64_t number = number_of(block);
-    if (read_.load(std::memory_order_acquire) <= number) {
-        std::unique_lock<std::mutex> lock(lock_);
-        changed_.wait(lock, [&] { return read_.load() > number; });
-    }
+    while (read_.load(std::memory_order_acquire) <= number) std::this_thread::sleep_for(LOOK_AGAIN);
     return views_[number % BUFFERS][block];
 }
 
@@ -234,11 +236,7 @@ void WeightStore::read_blocks() {
             if (stopping_) return;
         }
         read_block(static_cast<int>(number % streamed_count()), buffers_[number % BUFFERS].data());
-        {
-            const std::lock_guard<std::mutex> guard(lock_);
-            read_.store(number + 1, std::memory_order_release);
-        }
-        changed_.notify_all();
+        read_.store(number + 1, std::memory_order_release);
     }
 }
 

@@ -8,10 +8,10 @@ namespace pocketglm::executable {
 
 namespace {
 
-constexpr std::int64_t PAGE_POSITIONS = 64, VALUE_MULTIPLE = 16, SLICE_ROWS = 512;
+constexpr std::int64_t PAGE_POSITIONS = 64, VALUE_MULTIPLE = 16, PIECE_ROWS = 512, SLICE_ROWS = 256;
 
 // Work memory of one thread at most.
-constexpr std::int64_t SCRATCH_BYTES = 12 << 20;
+constexpr std::int64_t SCRATCH_BYTES = 1 << 20;
 
 // Unsigned: a manifest's largest numbers run over, and must not end the program.
 std::uint64_t cache_bytes(const ModelSpec& spec, int kv_type, std::int64_t context) {
@@ -24,15 +24,13 @@ std::uint64_t cache_bytes(const ModelSpec& spec, int kv_type, std::int64_t conte
 }
 
 std::int64_t work_bytes(const ModelSpec& spec, std::int64_t context, int threads) {
-    const std::int64_t rows = spec.has_prefix ? context : std::min(SLICE_ROWS, context);
-    const std::int64_t rows_in_slice = std::min(SLICE_ROWS, rows);
-    const std::int64_t up = std::int64_t{spec.intermediate_size} * (spec.mlp == PGLM_GATED_SILU ? 2 : 1);
-    const std::int64_t projected = std::max(spec.q_size() + 2 * spec.kv_size(), up);
-    const std::int64_t widest =
+    const std::int64_t rows = spec.has_prefix ? context : std::min(PIECE_ROWS, context);
+    const std::int64_t inputs =
         std::max<std::int64_t>({spec.hidden_size, spec.intermediate_size, spec.q_size()});
+    const std::int64_t projected = std::max(spec.q_size() + 2 * spec.kv_size(), inputs);
     const std::int64_t queries = rows > SLICE_ROWS ? spec.q_size() : 0;
     const std::int64_t floats =
-        rows * (queries + 2 * spec.head_dim) + rows_in_slice * (spec.hidden_size + projected + widest);
+        rows * (queries + 2 * spec.head_dim) + std::min(SLICE_ROWS, rows) * (projected + inputs);
     return 4 * floats + SCRATCH_BYTES * threads;
 }
 

@@ -82,7 +82,7 @@ def test_sizes_are_those_of_python(
 def test_less_memory_costs_first_precision_then_context_then_residence(probe: Probe) -> None:
     """From a phone with much memory to one with too little: no plan is better than that of more memory."""
     manifest, found = manifest_of(CHATGLM), []
-    for free in range(0, 8 * GIB, 50 * MIB):
+    for free in range(0, 8 * GIB, 10 * MIB):
         one = plan(probe, manifest, free, 6 * GIB)
         assert (one["threads"], one["weights"]) == (4, WEIGHTS)
         if not one["fits"]:

@@ -40,7 +40,9 @@ def fail_in(chain: StageChain, index: int, method: str, monkeypatch: pytest.Monk
     def failing(*arguments: Any) -> None:
         raise EngineError("no room")
 
-    monkeypatch.setattr(chain.stages[index], method, failing)
+    for name in (method, f"{method}_in_place"):
+        if hasattr(chain.stages[index], name):
+            monkeypatch.setattr(chain.stages[index], name, failing)
 
 
 def test_it_computes_what_its_stages_compute_in_turn(chain: StageChain) -> None:
@@ -53,6 +55,21 @@ def test_it_computes_what_its_stages_compute_in_turn(chain: StageChain) -> None:
     assert np.array_equal(found, expected)
     assert chain.blocks == range(3)
     assert chain.length(0) == 9
+
+
+def test_what_a_caller_may_need_again_is_not_overwritten(chain: StageChain) -> None:
+    """One stage alone computes in place; before others the input stays, since a pass may be made again."""
+    hidden = ROWS.copy()
+    chain.open(0)
+    chain.forward(hidden, batch(0, 9))
+    assert np.array_equal(hidden, ROWS)
+    alone = StageChain(chain.stages[:1])
+    alone.open(1)
+    expected = chain.stages[0].forward(hidden, batch(0, 9, 1))
+    alone.truncate(1, 0)
+    found = alone.forward(hidden, batch(0, 9, 1))
+    assert found is hidden
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])

@@ -282,8 +282,8 @@ class Model:
         self._chain.close(sequence)
 
     def forward(self, hidden: Float32, batch: Batch) -> Float32:
-        """Rows [rows, hidden] through all blocks, as `Stage.forward`. What the GPU has no room for moves
-        off it."""
+        """Rows [rows, hidden] through all blocks, as `Stage.forward`, but `hidden` may be overwritten. What
+        the GPU has no room for moves off it."""
         return self._with_room(lambda: self._chain.forward(hidden, batch))
 
     def logits(self, hidden: Float32) -> Float32:

@@ -44,10 +44,12 @@ class StageChain:
         return min(stage.length(sequence) for stage in self.stages)
 
     def forward(self, hidden: Float32, batch: Batch) -> Float32:
+        """As `Stage.forward`, but `hidden` may be overwritten where there is one stage: where there are more,
+        a call that fails is made again."""
         done: list[Stage] = []
         try:
             for stage in self.stages:
-                hidden = stage.forward(hidden, batch)
+                hidden = _run(stage, hidden, batch, in_place=bool(done) or len(self.stages) == 1)
                 done.append(stage)
         except BaseException:  # an interrupt too
             for segment in batch.segments:
@@ -94,6 +96,12 @@ class StageChain:
         self.sequences.clear()
         for stage in self.stages:
             stage.release()
+
+
+def _run(stage: Stage, hidden: Float32, batch: Batch, in_place: bool) -> Float32:
+    forward = getattr(stage, "forward_in_place", None) if in_place else None
+    result: Float32 = (forward or stage.forward)(hidden, batch)
+    return result
 
 
 def _cut(stages: list[Stage], sequence: int, length: int) -> None:

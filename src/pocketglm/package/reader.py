@@ -7,7 +7,6 @@ the weight files by `pocketglm verify`: reading gigabytes at every start would b
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -146,7 +145,7 @@ class Package:
             "model": manifest.spec.to_dict(),
             "files": {name: manifest.files[name].sha256 for name in sorted(computed)},
         }
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps(data, sort_keys=True).encode())
 
     def block(self, index: int) -> WeightFile:
         return self._weight_file(block_file(index))
@@ -182,7 +181,7 @@ class Package:
         if entry.size > MAX_TEXT_BYTES:
             raise PackageError(f"is {entry.size} bytes, at most {MAX_TEXT_BYTES} are read", where=path)
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
+        if sha256(data) != entry.sha256:
             raise IntegrityError("its SHA-256 differs from the manifest's", where=path, hint=COPY_AGAIN)
         try:
             return data.decode("utf-8")
@@ -223,6 +222,13 @@ class Package:
 
 
 COPY_AGAIN = "copy or convert the package again"
+
+
+def sha256(data: bytes) -> str:
+    """In hexadecimal. A package that is only run has little or nothing to hash, and OpenSSL is large."""
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_manifest(directory: Path) -> Manifest:

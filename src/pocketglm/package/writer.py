@@ -7,7 +7,6 @@ under its final name is always whole: until `finish` it carries the suffix `.tmp
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +120,8 @@ def write_small_file(path: Path, data: bytes) -> FileEntry:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal, read in chunks."""
+    import hashlib
+
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(HASH_CHUNK):

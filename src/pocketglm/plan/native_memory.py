@@ -12,17 +12,20 @@ from pocketglm.architecture.spec import ModelSpec
 from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.manifest import Manifest
 from pocketglm.plan.kv_cache import KVType
+from pocketglm.plan.python_memory import rows_at_once
 
 PAGE_POSITIONS = 64
 HUGE_PAGE = 2 << 20
 STREAM_BUFFERS = 2
-SLICE_ROWS = 512
+SLICE_ROWS = 256
+"""Rows that go through a matrix together."""
 
 HEAD_BUFFERS = 8 << 20
 """Bytes that the head's activations take at most, for a few rows at a time."""
 
-SCRATCH_BYTES = 12 << 20
-"""Work memory of one thread at most: unpacked panels of weights, scores of attention."""
+SCRATCH_BYTES = 1 << 20
+"""Work memory of one thread at most: unpacked panels of weights and some channels of a gated MLP, or the
+weights of outliers, or scores of attention."""
 
 
 def block_sizes(manifest: Manifest, blocks: Iterable[int]) -> dict[int, int]:
@@ -75,13 +78,12 @@ def cache_bytes(spec: ModelSpec, blocks: int, kv: KVType, context: int) -> int:
 
 
 def work_bytes(spec: ModelSpec, threads: int, context: int) -> int:
-    """What the largest pass needs beside weights and caches, rounded up."""
-    rows = context if spec.prefix_tokens is not None else min(SLICE_ROWS, context)
-    rows_in_slice = min(SLICE_ROWS, rows)
-    up_size = spec.intermediate_size * (2 if spec.mlp == "gated_silu" else 1)
-    qkv_size = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim
-    widest = max(spec.hidden_size, spec.intermediate_size, spec.num_heads * spec.head_dim)
-    queries = spec.num_heads * spec.head_dim if rows > SLICE_ROWS else 0
-    projected = max(qkv_size, up_size)
-    floats = rows * (queries + 2 * spec.head_dim) + rows_in_slice * (spec.hidden_size + projected + widest)
+    """What the largest pass needs beside weights and caches, rounded up: as if weights were floats, which
+    take more of their inputs."""
+    rows = rows_at_once(spec, context)
+    query_size = spec.num_heads * spec.head_dim
+    qkv_size = query_size + 2 * spec.num_kv_heads * spec.head_dim
+    inputs = max(spec.hidden_size, spec.intermediate_size, query_size)
+    queries = query_size if rows > SLICE_ROWS else 0
+    floats = rows * (queries + 2 * spec.head_dim) + min(SLICE_ROWS, rows) * (max(qkv_size, inputs) + inputs)
     return 4 * floats + SCRATCH_BYTES * threads

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pocketglm.architecture.spec import ModelSpec
 
 CHUNK_ROWS = 512
-"""Rows of a long prompt computed at once: enough to make matrix products efficient, few enough that
-the widest activations (2 x 13696 float32 a row in ChatGLM2-6B) stay below 60 MB."""
+"""Rows of a long prompt computed at once: many, so that blocks read from disk are read seldom, and few enough
+that what is kept of all rows (hidden states and queries, 8 MB each in ChatGLM2-6B) stays small."""
 
 CACHE_SHARE = 4
 """Without a context asked for, KV caches get one part in this many of a memory limit."""

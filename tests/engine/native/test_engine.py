@@ -200,6 +200,34 @@ def test_long_segments_go_in_slices(plain: Package) -> None:
     assert relative_difference(found, expected) < 1e-5
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("format_name", ["float32", "int8-g64"])
+def test_a_wide_gated_mlp_goes_in_pieces(tmp_path: Path, format_name: str, threads: int) -> None:
+    """Several pieces a thread, the last one not whole, in one slice of many rows and one of few."""
+    spec = replace(SPECS["llama3_scaling_odd_sizes"], intermediate_size=1436, mlp_bias=True)
+    with open_spec(tmp_path, spec, format_name) as package:
+        ids = prompt(spec, 259)
+        expected = Runner(ReferenceEngine(), package).run(ids)
+        found = Runner(NativeEngine("float32"), package, options=EngineOptions(threads=threads)).run(ids)
+        assert relative_difference(found, expected) < (5e-2 if FORMATS[format_name].quantized else 1e-5)
+
+
+def test_work_memory_of_a_long_prompt_is_given_back(tmp_path: Path) -> None:
+    """When tokens are decoded; what a few rows more or less need is kept."""
+    spec = replace(SPECS["plain"], intermediate_size=16 * 1024)
+    with open_spec(tmp_path, spec, "int4-g32") as package:
+        runner = Runner(NativeEngine(), package, options=EngineOptions(threads=2))
+        runner.run(prompt(spec, 256))
+        large = runner.stages[0].usage()["buffer_bytes"]
+        runner.feed({0: [5]})
+        small = runner.stages[0].usage()["buffer_bytes"]
+        runner.feed({0: [5, 6, 7]})
+        runner.feed({0: [5]})
+        assert large > 16 << 20
+        assert small < 1 << 20
+        assert runner.stages[0].usage()["buffer_bytes"] > small
+
+
 def test_more_threads_than_work(plain: Package) -> None:
     ids = prompt(plain.spec, 5)
     expected = Runner(NativeEngine("float32"), plain, options=EngineOptions(threads=1)).run(ids)

@@ -46,10 +46,18 @@ class NativeStage:
         return self._lengths[sequence]
 
     def forward(self, hidden: Float32, batch: Batch) -> Float32:
+        return self._forward(hidden, batch, None)
+
+    def forward_in_place(self, hidden: Float32, batch: Batch) -> Float32:
+        """As `forward`; what leaves takes the place of what enters, where the array allows it."""
+        usable = hidden.flags.c_contiguous and hidden.flags.writeable and hidden.dtype == np.float32
+        return self._forward(hidden, batch, hidden if usable else None)
+
+    def _forward(self, hidden: Float32, batch: Batch, output: Float32 | None) -> Float32:
         native = self._loaded()
         check_forward(self._spec, hidden, batch, self._lengths)
         positions = np.concatenate([segment.positions for segment in batch.segments], axis=1)
-        output = np.empty(hidden.shape, dtype=np.float32)
+        output = np.empty(hidden.shape, dtype=np.float32) if output is None else output
         segments = [(s.sequence, s.start, s.count, min(s.prefix, MOST_POSITIONS)) for s in batch.segments]
         with _engine_errors():
             native.forward(segments, np.ascontiguousarray(positions), np.ascontiguousarray(hidden), output)

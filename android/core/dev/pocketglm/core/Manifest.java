@@ -45,7 +45,6 @@ final class Manifest {
     final int headDim;
     final int intermediateSize;
     final int maxContext;
-    final boolean isGated;
     /** Whether the prompt is one bidirectional context, computed in one piece. */
     final boolean hasPrefix;
     /** By name, in the manifest's order. */
@@ -95,7 +94,6 @@ final class Manifest {
         headDim = dimension(model, "head_dim");
         intermediateSize = dimension(model, "intermediate_size");
         maxContext = dimension(model, "max_context");
-        isGated = "gated_silu".equals(model.get("mlp"));
         hasPrefix = "glm_2d".equals(model.get("positions"));
         if (numHeads % numKvHeads != 0 || (long) numHeads * headDim > MOST_DIMENSION) {
             throw refusal("the heads are not as they should be");

@@ -7,11 +7,12 @@ package dev.pocketglm.core;
 final class MemorySizes {
     private static final long PAGE_POSITIONS = 64;
     private static final long VALUE_MULTIPLE = 16;
-    private static final long SLICE_ROWS = 512;
+    private static final long PIECE_ROWS = 512;
+    private static final long SLICE_ROWS = 256;
     private static final long HUGE_PAGE = 2 << 20;
     private static final long STREAM_BUFFERS = 2;
     /** Work memory of one thread at most. */
-    private static final long SCRATCH = 12 << 20;
+    private static final long SCRATCH = 1 << 20;
     /** The head's activations and a piece's hidden states. */
     private static final long OTHER_BUFFERS = 16 << 20;
     /** The process itself: its code's data, stacks, a manifest and requests as they are read. */
@@ -59,16 +60,14 @@ final class MemorySizes {
 
     /** What the largest pass needs beside weights and cache. */
     long work(long context, long threads) {
-        long rows = model.hasPrefix ? context : Math.min(SLICE_ROWS, context);
-        long rowsInSlice = Math.min(SLICE_ROWS, rows);
-        long up = model.intermediateSize * (model.isGated ? 2L : 1L);
+        long rows = model.hasPrefix ? context : Math.min(PIECE_ROWS, context);
         long heads = (long) model.numHeads * model.headDim;
         long qkv = (model.numHeads + 2L * model.numKvHeads) * model.headDim;
-        long widest = Math.max(Math.max(model.hiddenSize, model.intermediateSize), heads);
+        long inputs = Math.max(Math.max(model.hiddenSize, model.intermediateSize), heads);
         long queries = rows > SLICE_ROWS ? heads : 0;
         long floats =
                 rows * (queries + 2L * model.headDim)
-                        + rowsInSlice * (model.hiddenSize + Math.max(qkv, up) + widest);
+                        + Math.min(SLICE_ROWS, rows) * (Math.max(qkv, inputs) + inputs);
         return 4 * floats + SCRATCH * threads;
     }
 
@@ -79,7 +78,7 @@ final class MemorySizes {
 
     /** What the process takes that its limit knows nothing of: a long context's hidden states among it. */
     long process(long context) {
-        long rows = model.hasPrefix ? Math.max(0, context - SLICE_ROWS) : 0;
+        long rows = model.hasPrefix ? Math.max(0, context - PIECE_ROWS) : 0;
         return PROCESS + 4 * rows * model.hiddenSize;
     }
 
