@@ -48,7 +48,7 @@ class Batch:
 
     segments: tuple[Segment, ...]
 
-    @cached_property
+    @property
     def rows(self) -> int:
         return sum(segment.count for segment in self.segments)
 
