@@ -4,8 +4,9 @@
     python bench/server.py smollm2-int4 --load 60             64 clients for 60 s, leaving at random
 
 Enters: a package. Leaves: a table on standard error and one JSON object on standard output. The server is
-a process of its own, the clients are coroutines of this one. Rates are medians over rounds; a rate counts
-the tokens after the first, from the arrival of the first to that of the last.
+a process of its own, the clients are coroutines of this one; since they share the server's cores, they only
+note what comes, and read it when an answer is over. Rates are medians over rounds; a rate counts the tokens
+after the first, from the arrival of the first to that of the last.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import statistics
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -51,75 +54,125 @@ class Stream:
         return (self.tokens - 1) / (self.last - self.first)
 
 
-class Client:
-    """A small HTTP client: a browser's library would cost more than the server does."""
+class Client(asyncio.Protocol):
+    """One request: notes what comes and when, and reads it once all of it is there.
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    The clients share the server's cores, where clients elsewhere would take none: a browser's library, or
+    reading every event as it comes, would cost more than the server does.
+    """
 
-    async def get(self, path: str) -> str:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        writer.write(request.encode())
-        data = await reader.read(-1)
-        writer.close()
-        return data.partition(b"\r\n\r\n")[2].decode()
+    def __init__(self, request: bytes, leave_after: int | None = None) -> None:
+        self._request = request
+        self._leave_after = leave_after
+        self._transport: asyncio.Transport | None = None
+        self.received: list[tuple[float, bytes]] = []
+        self.left = False
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def stream(self, path: str, body: dict[str, Any], leave_after: int | None = None) -> Stream:
-        """Ask for an answer; `leave_after` that many events, hang up."""
-        found = Stream(asked=time.perf_counter())
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        data = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        try:
-            found.status = int((await reader.readline()).split()[1])
-            headers = await reader.readuntil(b"\r\n\r\n")
-            if found.status != 200:
-                if found.status == 429 and b"retry-after" not in headers.lower():
-                    found.problems.append("a 429 without Retry-After")
-                return found
-            await self._read_events(reader, found, leave_after)
-        except (ConnectionError, asyncio.IncompleteReadError) as error:
-            found.problems.append(repr(error))
-        finally:
-            writer.close()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self.received.append((time.perf_counter(), data))
+        if self._leave_after is not None and self._texts() >= self._leave_after:
+            self.left = True
+            self._close()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _texts(self) -> int:
+        return sum(data.count(b'"text":"') - data.count(b'"text":""') for _, data in self.received)
+
+    def _close(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
+
+async def exchange(port: int, head: str, body: bytes = b"", leave_after: int | None = None) -> Client:
+    """Send a request and wait until the server closes the connection."""
+    request = f"{head} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    request += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    _, client = await loop.create_connection(
+        lambda: Client(request.encode() + body, leave_after), "127.0.0.1", port
+    )
+    await client.over
+    return client
+
+
+async def get(port: int, path: str) -> str:
+    client = await exchange(port, f"GET {path}")
+    return b"".join(data for _, data in client.received).partition(b"\r\n\r\n")[2].decode()
+
+
+async def stream(port: int, path: str, body: dict[str, Any], leave_after: int | None = None) -> Stream:
+    """Ask for an answer; `leave_after` that many texts, hang up."""
+    found = Stream(asked=time.perf_counter())
+    data = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+    try:
+        client = await exchange(port, f"POST {path}", data, leave_after)
+    except ConnectionError as error:
+        found.problems.append(repr(error))
         return found
+    found.left = client.left
+    try:
+        read_response(client.received, found)
+    except (ValueError, IndexError) as error:
+        if not found.left:  # in the middle of something
+            found.problems.append(repr(error))
+    return found
 
-    async def _read_events(
-        self, reader: asyncio.StreamReader, found: Stream, leave_after: int | None
-    ) -> None:
-        """Chunks of the transfer encoding, each of them whole events, as this server sends them."""
-        ended = False
-        while size := int(await reader.readline(), 16):
-            data = await reader.readexactly(size + 2)
-            now = time.perf_counter()
-            for event in data.strip().split(b"\n\n"):
-                if event.startswith(b":"):
-                    continue  # a comment
-                if ended or not event.startswith(b"data: "):
-                    found.problems.append(f"a wrong event: {event[:60]!r}")
-                elif event == b"data: [DONE]":
-                    found.done = True
-                else:
-                    self._count(json.loads(event[6:]), found, now)
-            ended = found.done
-            if leave_after is not None and found.texts >= leave_after:
-                found.left = True
-                return
-        await reader.readline()
 
-    def _count(self, chunk: dict[str, Any], found: Stream, now: float) -> None:
-        if "error" in chunk:
-            found.problems.append(chunk["error"]["message"])
+def read_response(received: list[tuple[float, bytes]], found: Stream) -> None:
+    """The head, then chunks of the transfer encoding: each is whole events, as this server sends them."""
+    data = b"".join(part for _, part in received)
+    ends = list(accumulate(len(part) for _, part in received))
+    head, _, _ = data.partition(b"\r\n\r\n")
+    found.status = int(head.split()[1])
+    if found.status != 200:
+        if found.status == 429 and b"retry-after" not in head.lower():
+            found.problems.append("a 429 without Retry-After")
+        return
+    place = len(head) + 4
+    while True:
+        end = data.index(b"\r\n", place)
+        size, start = int(data[place:end], 16), end + 2
+        place = start + size + 2
+        if data[place - 2 : place] != b"\r\n":
+            raise ValueError("a chunk is not whole")
+        if size == 0:
             return
-        if usage := chunk.get("usage"):
-            found.tokens = usage["completion_tokens"]
-        for choice in chunk["choices"]:
-            if choice.get("text"):
-                found.texts += 1
-                found.first = found.first or now
-                found.last = now
+        came = received[bisect_left(ends, place)][0]
+        read_events(data[start : start + size], found, came)
+
+
+def read_events(data: bytes, found: Stream, came: float) -> None:
+    for event in data.strip().split(b"\n\n"):
+        if event.startswith(b":"):
+            continue  # a comment
+        if found.done or not event.startswith(b"data: "):
+            found.problems.append(f"a wrong event: {event[:60]!r}")
+        elif event == b"data: [DONE]":
+            found.done = True
+        else:
+            count(json.loads(event[6:]), found, came)
+
+
+def count(chunk: dict[str, Any], found: Stream, came: float) -> None:
+    if "error" in chunk:
+        found.problems.append(chunk["error"]["message"])
+        return
+    if usage := chunk.get("usage"):
+        found.tokens = usage["completion_tokens"]
+    for choice in chunk["choices"]:
+        if choice.get("text"):
+            found.texts += 1
+            found.first = found.first or came
+            found.last = came
 
 
 @asynccontextmanager
@@ -163,13 +216,12 @@ async def speed(package: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     rounds: list[dict[str, float]] = []
     with pocketglm.load(package, threads=arguments.threads, lookup=arguments.lookup) as model:
         async with server(package, arguments) as (port, _):
-            client = Client(port)
             for seed in range(arguments.rounds):
                 one = prompts(model, 32, 1, seed)[0]
                 own = engine_rate(model, one, arguments.new_tokens)
-                single = (await client.stream("/v1/completions", {**body, "prompt": one})).rate
-                several = await together_rate(client, body, prompts(model, 32, CLIENTS_TOGETHER, 100 + seed))
-                first, second = await first_tokens(client, *prompts(model, PREFIX_TOKENS, 3, 200 + seed))
+                single = (await stream(port, "/v1/completions", {**body, "prompt": one})).rate
+                several = await together_rate(port, body, prompts(model, 32, CLIENTS_TOGETHER, 100 + seed))
+                first, second = await first_tokens(port, *prompts(model, PREFIX_TOKENS, 3, 200 + seed))
                 rounds.append(
                     {
                         "engine_tps": own,
@@ -193,37 +245,34 @@ def engine_rate(model: Any, prompt: list[int], new_tokens: int) -> float:
         return float(model.answer(prompt, settings, session).finish().statistics.decode_tps)
 
 
-async def together_rate(client: Client, body: dict[str, Any], inputs: list[list[int]]) -> float:
+async def together_rate(port: int, body: dict[str, Any], inputs: list[list[int]]) -> float:
     streams = await asyncio.gather(
-        *(client.stream("/v1/completions", {**body, "prompt": prompt}) for prompt in inputs)
+        *(stream(port, "/v1/completions", {**body, "prompt": prompt}) for prompt in inputs)
     )
     tokens = sum(stream.tokens - 1 for stream in streams)
     return tokens / (max(s.last for s in streams) - min(s.first for s in streams))
 
 
-async def first_tokens(
-    client: Client, prefix: list[int], one: list[int], two: list[int]
-) -> tuple[float, float]:
+async def first_tokens(port: int, prefix: list[int], one: list[int], two: list[int]) -> tuple[float, float]:
     """Seconds to the first token of two prompts that begin with the same 1000 tokens."""
     times = []
     for ending in (one[:16], two[:16]):
         body = {"prompt": [*prefix, *ending], "max_tokens": 2, "ignore_eos": True, "temperature": 0}
-        stream = await client.stream("/v1/completions", body)
-        times.append(stream.first - stream.asked)
+        answer = await stream(port, "/v1/completions", body)
+        times.append(answer.first - answer.asked)
     return times[0], times[1]
 
 
 async def load(package: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Many clients that come and go; then everything must be as at the start."""
     async with server(package, arguments) as (port, pid):
-        client = Client(port)
         streams: list[Stream] = []
-        await visits(client, 3.0, arguments.clients, streams)  # so that what is made once is made
+        await visits(port, 3.0, arguments.clients, streams)  # so that what is made once is made
         streams.clear()
         before = resident(pid)
-        await visits(client, arguments.load, arguments.clients, streams)
+        await visits(port, arguments.load, arguments.clients, streams)
         await asyncio.sleep(1)
-        status = json.loads(await client.get("/v1/pocketglm/status"))
+        status = json.loads(await get(port, "/v1/pocketglm/status"))
         return {
             "clients": arguments.clients,
             "seconds": arguments.load,
@@ -243,7 +292,7 @@ async def load(package: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         }
 
 
-async def visits(client: Client, seconds: float, clients: int, streams: list[Stream]) -> None:
+async def visits(port: int, seconds: float, clients: int, streams: list[Stream]) -> None:
     """`clients` at once, each with request after request until the time is over."""
     end = time.perf_counter() + seconds
 
@@ -253,7 +302,7 @@ async def visits(client: Client, seconds: float, clients: int, streams: list[Str
             prompt = f"{'The weather of the sea. ' * rng.randint(0, 40)}Number {rng.random()}:"
             body = {"prompt": prompt, "max_tokens": rng.randint(1, 48), "temperature": rng.choice([0, 1])}
             leave = rng.randint(0, 8) if rng.random() < 0.3 else None
-            streams.append(await client.stream("/v1/completions", body, leave))
+            streams.append(await stream(port, "/v1/completions", body, leave))
             if streams[-1].status == 429:
                 await asyncio.sleep(rng.random())
 

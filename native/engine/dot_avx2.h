@@ -114,13 +114,15 @@ inline Floats pick(Floats table, Ints index) {
 }
 
 // WIDTH pairs (zero, scale) of float16.
-inline void load_pairs(const std::uint16_t* from, Floats& zeros, Floats& scales) {
-    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    const __m256i mixed =
-        _mm256_packus_epi32(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(pairs, 16));
+inline void split_alphas(Ints pairs, Floats& zeros, Floats& scales) {
+    const __m256i lower = _mm256_and_si256((__m256i)pairs, _mm256_set1_epi32(0xffff));
+    const __m256i mixed = _mm256_packus_epi32(lower, _mm256_srli_epi32((__m256i)pairs, 16));
     const __m256i sorted = _mm256_permute4x64_epi64(mixed, 0xd8);
     zeros = (Floats)_mm256_cvtph_ps(_mm256_castsi256_si128(sorted));
     scales = (Floats)_mm256_cvtph_ps(_mm256_extracti128_si256(sorted, 1));
+}
+inline void load_pairs(const std::uint16_t* from, Floats& zeros, Floats& scales) {
+    split_alphas((Ints)load_octets(from), zeros, scales);
 }
 
 // One stage of a transposition: the upper H lanes of every 2H lanes of `a` change places with the lower

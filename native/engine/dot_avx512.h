@@ -64,10 +64,13 @@ inline Floats pick(Floats table, Ints index) {
 }
 
 // WIDTH pairs (zero, scale) of float16.
+inline void split_alphas(Ints pairs, Floats& zeros, Floats& scales) {
+    const __m512i upper = _mm512_srli_epi32((__m512i)pairs, 16);
+    zeros = (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)pairs));
+    scales = (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16(upper));
+}
 inline void load_pairs(const std::uint16_t* from, Floats& zeros, Floats& scales) {
-    const __m512i pairs = _mm512_loadu_si512(from);
-    zeros = (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs));
-    scales = (Floats)_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
+    split_alphas((Ints)_mm512_loadu_si512(from), zeros, scales);
 }
 
 // vector i, lane j becomes vector j, lane i. Within 128 bits first: those shuffles are the cheap ones.

@@ -78,6 +78,10 @@ inline Floats pick(Floats table, Ints index) {
 }
 
 // WIDTH pairs (zero, scale) of float16.
+inline void split_alphas(Ints pairs, Floats& zeros, Floats& scales) {
+    zeros = (Floats)vcvt_f32_f16((float16x4_t)vmovn_u32((uint32x4_t)pairs));
+    scales = (Floats)vcvt_f32_f16((float16x4_t)vshrn_n_u32((uint32x4_t)pairs, 16));
+}
 inline void load_pairs(const std::uint16_t* from, Floats& zeros, Floats& scales) {
     const uint16x4x2_t pairs = vld2_u16(from);
     zeros = (Floats)vcvt_f32_f16((float16x4_t)pairs.val[0]);

@@ -46,9 +46,11 @@ class GatedStep {
         float* up = reinterpret_cast<float*>(scratch + own_scratch_);
         const std::int32_t piece = channel_piece();
         const std::size_t stride = piece + PADDING;
+        const MatrixProduct product(step, linear_, scratch);
         member.share(size_, piece, [&](int first, int last) {
-            multiply_channels(step, first, last - first, out + first, size_, scratch);
-            multiply_channels(step, size_ + first, last - first, up, stride, scratch);
+            const std::int32_t count = last - first;
+            product.multiply(channels_of(linear_, first, count), 0, count, out + first, size_);
+            product.multiply(channels_of(linear_, size_ + first, count), 0, count, up, stride);
             for (std::int32_t row = 0; row < rows_; ++row) {
                 float* gate = out + static_cast<std::size_t>(row) * size_ + first;
                 step.math.gated_silu(gate, up + row * stride, last - first, gate);
@@ -79,13 +81,6 @@ class GatedStep {
     std::int32_t channel_piece() const {
         const auto channels = static_cast<std::int32_t>(cached_values() / rows_);
         return std::max(step_, channels / step_ * step_);
-    }
-    void multiply_channels(const MatrixStep& step, std::int32_t first, std::int32_t count, float* out,
-                           std::size_t stride, void* scratch) const {
-        const LinearView part = channels_of(linear_, first, count);
-        step.kernels.matmul(part, step.activations, 0, count, out, stride, scratch);
-        if (part.bits < 16)
-            step.math.add_outliers(part, step.outliers, rows_, 0, count, out, stride, scratch);
     }
 
     const LinearView& linear_;

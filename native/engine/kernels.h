@@ -10,6 +10,8 @@
 
 namespace pocketglm {
 
+struct OutlierRow;
+
 // A linear layer as it lies in a mapped weight file; see docs/package-format.md. Not owned.
 struct LinearView {
     const std::uint8_t* codes = nullptr;  // int4/int8 codes, or float16/float32 weights, [rows, row_bytes]
@@ -31,8 +33,9 @@ struct LinearView {
 // order that the instruction set's dot product wants, with each group's scale and scaled sum.
 // `prepare` writes it, `matmul` reads it; its layout is private to the kernels.
 struct Activations {
-    void* data = nullptr;    // activation_bytes(...) bytes, 64-byte aligned
-    std::int32_t count = 0;  // rows
+    void* data = nullptr;                  // activation_bytes(...) bytes, 64-byte aligned
+    std::int32_t count = 0;                // rows
+    const OutlierRow* outliers = nullptr;  // [count], taken out of quantized rows before; or null
 };
 
 struct Kernels {
@@ -44,8 +47,11 @@ struct Kernels {
     void (*prepare)(const LinearView& linear, const float* x, std::size_t stride, std::int32_t first,
                     std::int32_t last, const Activations& out);
     // out[r * out_stride + c] = x[r] . W[c] + bias[c] for all prepared rows r and output channels c in
-    // [first, last). `scratch` is scratch_bytes(...) bytes for this call alone (one per thread).
+    // [first, last). `scratch` is scratch_bytes(...) bytes of one thread, which has called `begin` once
+    // before. Where `begin` returns true, the outliers' products are added as well: their weights are at
+    // hand, unpacked.
     std::size_t (*scratch_bytes)(const LinearView& linear, std::int32_t count);
+    bool (*begin)(const LinearView& linear, const Activations& x, void* scratch);
     void (*matmul)(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
                    float* out, std::size_t out_stride, void* scratch);
     // Channels a call of `matmul` should take at least, and a multiple of which ranges should be. Few long

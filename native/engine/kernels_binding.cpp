@@ -95,6 +95,7 @@ void matmul(ConstFloatRows x, FloatRows out, Bytes codes, Bytes alpha, Bytes bia
     nb::gil_scoped_release unlocked;
     kernels.prepare(view, x.data(), inputs, 0, n / 2, activations);
     kernels.prepare(view, x.data(), inputs, n / 2, n, activations);
+    kernels.begin(view, activations, scratch.get());
     for (size_t at = first; at < last; at += step) {
         kernels.matmul(view, activations, static_cast<int32_t>(at),
                        static_cast<int32_t>(std::min(at + step, last)), out.data(), out.stride(0),
@@ -150,6 +151,7 @@ double time_matmul(ConstFloatRows x, FloatRows out, Bytes codes, Bytes alpha, si
         LinearView each = view;
         const size_t first = steps * i / threads * step,
                      last = std::min(rows, steps * (i + 1) / threads * step);
+        kernels.begin(each, activations, scratches[i].get());
         for (size_t copy = 0; copy < copies; ++copy) {
             kernels.matmul(each, activations, static_cast<int32_t>(first), static_cast<int32_t>(last),
                            out.data(), out.stride(0), scratches[i].get());

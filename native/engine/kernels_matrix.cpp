@@ -7,8 +7,19 @@ namespace pocketglm::POCKETGLM_ISA {
 
 namespace {
 
+bool few_rows(const LinearView& linear, std::int32_t count) {
+    return linear.bits < 16 && count > ROWS_AT_ONCE && count <= TILE_ROWS;
+}
+
 std::size_t scratch_bytes(const LinearView& linear, std::int32_t count) {
-    return count <= ROWS_AT_ONCE ? ALIGNMENT : panel_scratch_bytes(linear);
+    return count <= ROWS_AT_ONCE     ? ALIGNMENT
+           : few_rows(linear, count) ? few_scratch_bytes(count)
+                                     : panel_scratch_bytes(linear);
+}
+
+bool begin(const LinearView& linear, const Activations& x, void* scratch) {
+    if (few_rows(linear, x.count)) begin_few(x, scratch);
+    return x.count > ROWS_AT_ONCE;
 }
 
 std::int32_t channel_step(const LinearView&, std::int32_t count) {
@@ -20,6 +31,8 @@ void matmul(const LinearView& linear, const Activations& x, std::int32_t first, 
             std::size_t out_stride, void* scratch) {
     if (x.count <= ROWS_AT_ONCE) {
         multiply_rows(linear, x, first, last, out, out_stride);
+    } else if (few_rows(linear, x.count)) {
+        multiply_few(linear, x, first, last, out, out_stride, scratch);
     } else {
         multiply_panels(linear, x, first, last, out, out_stride, scratch);
     }
@@ -71,8 +84,8 @@ std::uint64_t dot_products(std::size_t rounds) {
 
 }  // namespace
 
-const Kernels kernels = {KERNELS_NAME,  activation_bytes, prepare,
-                         scratch_bytes, matmul,           channel_step,
-                         read,          dot_products,     2 * PEAK_CHAINS * VECTOR_BYTES};
+const Kernels kernels = {
+    KERNELS_NAME, activation_bytes, prepare, scratch_bytes, begin,
+    matmul,       channel_step,     read,    dot_products,  2 * PEAK_CHAINS * VECTOR_BYTES};
 
 }  // namespace pocketglm::POCKETGLM_ISA

@@ -1,9 +1,8 @@
 // Many rows of activations: panels of output channels are unpacked into scratch once and used for every
 // tile of rows, accumulators in registers.
-#include <type_traits>
-
 #include "matrix.h"
-#include "matrix_layout.h"
+#include "matrix_panel.h"
+#include "outliers.h"
 
 namespace pocketglm::POCKETGLM_ISA {
 
@@ -29,70 +28,6 @@ struct Scratch {
         panel.zeros = panel.scales + PANEL_ALPHAS;
         tile = panel.zeros + PANEL_ALPHAS;
     }
-};
-
-// A range of inputs of the channels [first, first + channels).
-struct Part {
-    const LinearView* linear;
-    std::int32_t first, channels;  // at most PANEL
-    std::int32_t start, inputs;
-
-    // The channel whose weights stand in column i; columns behind the last repeat it.
-    std::int32_t channel(int i) const { return first + (i < channels ? i : channels - 1); }
-};
-
-// Lines of the cache that the rows of a part take in one array of the weight file.
-class Lines {
-  public:
-    Lines() = default;
-    Lines(const void* array, std::size_t row_bytes, const Part& part, std::size_t start, std::size_t bytes)
-        : row_(static_cast<const std::uint8_t*>(array) + row_bytes * part.first + start),
-          row_bytes_(row_bytes),
-          in_row_(static_cast<int>((bytes + LINE - 1) / LINE)),
-          left_(in_row_ * part.channels) {}
-
-    int left() const { return left_; }
-    inline void fetch_one() {
-        __builtin_prefetch(row_ + line_ * LINE, 0, 2);
-        --left_;
-        if (++line_ == in_row_) {
-            line_ = 0;
-            row_ += row_bytes_;
-        }
-    }
-
-  private:
-    const std::uint8_t* row_ = nullptr;
-    std::size_t row_bytes_ = 0;
-    int in_row_ = 0, line_ = 0, left_ = 0;
-};
-
-// The weights to be unpacked next, fetched into the second-level cache little by little while the dot
-// products run: a panel's rows lie too far apart for the hardware to foresee.
-class Ahead {
-  public:
-    Ahead() = default;
-    explicit Ahead(const Part& part) {
-        const LinearView& linear = *part.linear;
-        const auto bytes = [&](std::int32_t inputs) {
-            return static_cast<std::size_t>(inputs) * linear.bits / 8;
-        };
-        codes_ = Lines(linear.codes, linear.row_bytes(), part, bytes(part.start), bytes(part.inputs));
-        if (linear.bits >= 16) return;
-        const std::size_t alpha_bytes = sizeof(std::uint16_t) * (linear.symmetric ? 1 : 2);
-        const auto groups = [&](std::int32_t inputs) { return alpha_bytes * (inputs / linear.group); };
-        alpha_ = Lines(linear.alpha, groups(linear.stored_inputs), part, groups(part.start),
-                       groups(part.inputs + linear.group - 1));
-    }
-
-    int left() const { return codes_.left() + alpha_.left(); }
-    inline void fetch(int count) {
-        for (; count > 0 && codes_.left() > 0; --count) codes_.fetch_one();
-        for (; count > 0 && alpha_.left() > 0; --count) alpha_.fetch_one();
-    }
-
-  private:
-    Lines codes_, alpha_;
 };
 
 template <int BITS>
@@ -133,22 +68,22 @@ void unpack_codes(const Part& part, std::uint8_t* panel) {
 
 template <int BITS>
 void unpack_alpha(const Part& part, const Blocks& blocks, const Panel& panel) {
+    const LinearView& linear = *part.linear;
     const int first = part.start / blocks.size, count = part.inputs / blocks.size;
     for (int column = 0; column < PANEL; column += WIDTH) {
         for (int block = 0; block < count; block += WIDTH) {
-            Ints scales[WIDTH], zeros[WIDTH];
+            const int left = count - block < WIDTH ? count - block : WIDTH;
+            Ints alphas[WIDTH];
             for (int i = 0; i < WIDTH; ++i) {
-                Floats zero, scale;
-                load_alpha<BITS>(*part.linear, blocks, channel_alpha(*part.linear, part.channel(column + i)),
-                                 first + block, count - block, zero, scale);
-                scales[i] = (Ints)scale;
-                zeros[i] = (Ints)zero;
+                alphas[i] = alphas_of_channel(linear, blocks, channel_alpha(linear, part.channel(column + i)),
+                                              first + block, left);
             }
-            transpose<4>(scales);
-            transpose<4>(zeros);
-            for (int i = 0; i < WIDTH; ++i) {
-                store(panel.scales + (block + i) * PANEL + column, (Floats)scales[i]);
-                store(panel.zeros + (block + i) * PANEL + column, (Floats)zeros[i]);
+            transpose<4>(alphas);
+            for (int i = 0; i < left; ++i) {
+                Floats zeros, scales;
+                convert_alphas<BITS>(linear.symmetric, alphas[i], zeros, scales);
+                store(panel.scales + (block + i) * PANEL + column, scales);
+                store(panel.zeros + (block + i) * PANEL + column, zeros);
             }
         }
     }
@@ -179,6 +114,31 @@ void multiply_tile(const Panel& panel, const Blocks& blocks, int count, const st
                 const Floats zeros = fused(weight_zeros[v], row_sum, load(at));
                 const Floats scaled = to_floats(products[r][v]) * weight_scales[v];
                 store(at, fused(scaled, row_scale, zeros));
+            }
+        }
+    }
+}
+
+// tile[row][channel] += the products of the rows' outliers among a part's inputs.
+template <int BITS>
+void add_outliers(const Panel& panel, const Part& part, const Blocks& blocks, const OutlierRow* outliers,
+                  int rows, float* tile) {
+    constexpr int SPAN = STEP_BYTES * 8 / BITS;  // inputs of one step or, int4, of two
+    for (int r = 0; r < rows; ++r) {
+        for (int i = 0; i < outliers[r].count; ++i) {
+            const int input = outliers[r].channels[i] - part.start, block = input / blocks.size;
+            if (input < 0 || input >= part.inputs) continue;
+            const int step = BITS == 4 ? input / SPAN * 2 + input % 2 : input / SPAN;
+            const int byte = input % SPAN * BITS / 8;
+            const Floats value = all(outliers[r].values[i]);
+            for (int v = 0; v < PANEL_VECTORS; ++v) {
+                const std::uint8_t* codes = panel.codes + step * PANEL * STEP_BYTES + v * WIDTH * STEP_BYTES;
+                const float* scales = panel.scales + block * PANEL + v * WIDTH;
+                const float* zeros = panel.zeros + block * PANEL + v * WIDTH;
+                const Floats weights =
+                    fused(to_floats(codes_of_input<BITS>(codes, byte)), load(scales), load(zeros));
+                float* at = tile + r * PANEL + v * WIDTH;
+                store(at, fused(weights, value, load(at)));
             }
         }
     }
@@ -229,30 +189,6 @@ void multiply_float_tile(const Panel& panel, int inputs, const float* x, float* 
     }
 }
 
-// Calls body with `rows` as a constant of the compiler.
-template <int R = TILE_ROWS, typename Body>
-inline void with_rows(int rows, const Body& body) {
-    if constexpr (R > 0) {
-        if (rows == R) {
-            body(std::integral_constant<int, R>());
-        } else {
-            with_rows<R - 1>(rows, body);
-        }
-    }
-}
-
-// The bias of a part's channels for `rows` rows; columns behind the last channel stay as they are.
-void begin_rows(const Part& part, int rows, float* tile) {
-    for (int i = 0; i < part.channels; ++i) tile[i] = bias_of(*part.linear, part.first + i);
-    for (int r = 1; r < rows; ++r) std::memcpy(tile + r * PANEL, tile, sizeof(float) * PANEL);
-}
-
-void copy_rows(const float* from, std::size_t from_stride, int rows, int channels, float* to,
-               std::size_t to_stride) {
-    for (int r = 0; r < rows; ++r)
-        std::memcpy(to + r * to_stride, from + r * from_stride, sizeof(float) * channels);
-}
-
 // A part's chunk of inputs for all rows: multiply_one(first row, rows, sums, their stride) for every tile.
 template <typename MultiplyTile>
 void multiply_part(const Part& part, std::int32_t rows, float* tile, float* out, std::size_t out_stride,
@@ -288,6 +224,8 @@ void quantized_part(const Part& part, const Activations& x, const Scratch& scrat
             multiply_tile<BITS, r()>(scratch.panel, blocks, block_count, codes, prepared.scales + at,
                                      prepared.sums + at, scratch.tile, ahead, fetches);
         });
+        if (x.outliers != nullptr)
+            add_outliers<BITS>(scratch.panel, part, blocks, x.outliers + start, rows, scratch.tile);
     });
 }
 

@@ -36,14 +36,7 @@ struct MatrixStep {
 
     // out[r * stride + c] for all rows and the channels this member gets.
     void multiply(Member& member, const LinearView& linear, float* out, std::size_t stride,
-                  void* scratch) const {
-        const int rows = activations.count;
-        member.share(linear.rows, channel_piece(member, linear), [&](int first, int last) {
-            kernels.matmul(linear, activations, first, last, out, stride, scratch);
-            if (linear.bits < 16)
-                math.add_outliers(linear, outliers, rows, first, last, out, stride, scratch);
-        });
-    }
+                  void* scratch) const;
 
     std::int32_t channel_piece(const Member& member, const LinearView& linear) const {
         // Enough pieces that a thread which starts late leaves its part to the others, and so few bytes that
@@ -57,6 +50,36 @@ struct MatrixStep {
         return std::max(step, (std::min(even, cached) + step - 1) / step * step);
     }
 };
+
+// A thread's part in a step.
+class MatrixProduct {
+  public:
+    MatrixProduct(const MatrixStep& step, const LinearView& linear, void* scratch)
+        : step_(step), x_(step.activations), scratch_(scratch) {
+        if (linear.bits < 16) x_.outliers = step.outliers;
+        included_ = step.kernels.begin(linear, x_, scratch);
+    }
+
+    // out[r * stride + c] for all rows and the channels [first, last) of the layer, or of a part of it.
+    void multiply(const LinearView& linear, int first, int last, float* out, std::size_t stride) const {
+        step_.kernels.matmul(linear, x_, first, last, out, stride, scratch_);
+        if (x_.outliers == nullptr || included_) return;
+        step_.math.add_outliers(linear, x_.outliers, x_.count, first, last, out, stride, scratch_);
+    }
+
+  private:
+    const MatrixStep& step_;
+    Activations x_;
+    void* scratch_;
+    bool included_;
+};
+
+inline void MatrixStep::multiply(Member& member, const LinearView& linear, float* out, std::size_t stride,
+                                 void* scratch) const {
+    const MatrixProduct product(*this, linear, scratch);
+    member.share(linear.rows, channel_piece(member, linear),
+                 [&](int first, int last) { product.multiply(linear, first, last, out, stride); });
+}
 
 // Bytes of a thread's scratch memory that a step with `rows` rows needs.
 inline std::size_t step_scratch_bytes(const Kernels& kernels, const LinearView& linear, std::int32_t rows) {

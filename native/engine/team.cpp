@@ -17,9 +17,10 @@ namespace pocketglm {
 namespace {
 
 // Rounds of waiting (about 20 ns each) before a thread sleeps. Inside a run the others are microseconds
-// away; between runs a token's sampling takes tens of microseconds. Waking a thread takes about 50 us.
+// away; between runs lies Python's work for a token, or for the tokens of several answers: up to 0.7 ms.
+// Waking a thread takes 50 us, and in a virtual machine whose processor has gone to sleep 300 us.
 constexpr int SPINS_INSIDE = 4000;
-constexpr int SPINS_BETWEEN = 8000;
+constexpr int SPINS_BETWEEN = 50000;
 
 constexpr int NO_CPU = -1;
 

@@ -3,11 +3,11 @@
 
 #include <cstdint>
 
-#include "model_spec.h"
+#include "package.h"
 
 namespace pocketglm::executable {
 
 // KV pages of a sequence of `context` tokens, one page of room, and the work memory of the largest pass.
-std::uint64_t bytes_beside_weights(const ModelSpec& spec, int kv_type, std::int64_t context, int threads);
+std::uint64_t bytes_beside_weights(const Package& package, int kv_type, std::int64_t context, int threads);
 
 }  // namespace pocketglm::executable

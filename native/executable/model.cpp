@@ -82,7 +82,7 @@ std::uint64_t Model::reserve(const LoadOptions& options) const {
     if (options.memory == 0 || options.context == 0) return 0;
     const int all = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
     const int threads = options.threads == 0 ? all : options.threads;
-    return bytes_beside_weights(spec(), options.kv_type, context_, threads);
+    return bytes_beside_weights(package_, options.kv_type, context_, threads);
 }
 
 int Model::reuse(const std::vector<std::int32_t>& prompt) {

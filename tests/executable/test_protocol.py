@@ -315,7 +315,7 @@ def test_a_context_has_its_room_under_a_limit(engine: EngineProcess, slow: Path)
     with Package.open(slow) as package:
         sizes = block_sizes(package.manifest, range(SLOW.num_blocks)).values()
         head = head_file_bytes(package.manifest)
-    beside = cache_bytes(SLOW, SLOW.num_blocks, "int8", 2000) + work_bytes(SLOW, 2, 2000)
+    beside = cache_bytes(SLOW, SLOW.num_blocks, "int8", 2000) + work_bytes(SLOW, 2, 2000, quantized=True)
     least = head + (16 << 20) + 4 * SLOW.vocab_size + beside + 2 * buffer_bytes(max(sizes))
     options: Event = {"package": str(slow), "threads": 2, "kv": "int8", "context": 2000}
     refused = engine.ask(command="load", **options, memory=least - 1)

@@ -158,7 +158,7 @@ def test_plan_covers_what_the_engine_takes(
             usage = model.stages[0].usage()  # type: ignore[attr-defined]
         options = EngineOptions(threads=2, context=900)
         assert usage["cache_bytes"] <= cache_bytes(model.package, model.spec.num_blocks, kv, 900)  # type: ignore[arg-type]
-        assert usage["buffer_bytes"] <= work_bytes(model.package, options, 900)
+        assert usage["buffer_bytes"] <= work_bytes(model.package, range(model.spec.num_blocks), options, 900)
         assert plan_memory(model.package, range(3), "float16", options).limit == 0  # no limit, no plan
 
 

@@ -12,7 +12,16 @@ from pocketglm.cli.sizes import parse_size
 from pocketglm.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pocketglm.generate.model import Model
+
+
+SERVER_BYTES = 16 << 20
+"""What the server comes to hold beside the model, as measured: requests and answers of some clients."""
+
+GRAMMAR_BYTES = 512
+"""For each token of the vocabulary, once an answer is constrained: the tokens' bytes and their trie."""
 
 
 def _size(text: str) -> int:
@@ -103,6 +112,8 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         grace_s=grace,
     )
+    if memory is not None:
+        memory = memory_for_model(package, memory)
     limits = {"kv": kv, "context": context, "lookup": lookup}
     asked = {"memory": memory, "context": context, "kv": kv, "backend": backend, "threads": threads}
     placement = chosen_placement(package, engine, place, gpu_layers, gpu_memory, **asked)
@@ -110,6 +121,21 @@ def serve(
         limited = memory is not None or (placement is not None and placement.memory is not None)
         cache = cache_memory or (one_context(model) if limited else None)
         run(model, settings, BatchSettings(batch, queue, cache), ready=_say_where)
+
+
+def memory_for_model(package: Path, memory: int) -> int:
+    """What the server itself leaves of a limit. Raises `InputError` where that is nothing."""
+    from pocketglm.cli.sizes import format_size
+    from pocketglm.package.reader import read_manifest
+
+    own = SERVER_BYTES + GRAMMAR_BYTES * read_manifest(package).spec.vocab_size
+    if memory <= own:
+        raise InputError(
+            f"a limit of {format_size(memory)} is too small: the server alone takes {format_size(own)}",
+            hint="allow more memory",
+        )
+    console.note(f"{format_size(own)} of the memory allowed are for the server, the rest is for the model")
+    return memory - own
 
 
 def one_context(model: Model) -> int:

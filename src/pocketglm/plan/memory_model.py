@@ -26,8 +26,9 @@ LOGITS_ROWS = 4
 GROWTH_BYTES = 4 << 20
 """What Python comes to hold after loading, as measured: modules that are imported late, NumPy's loops."""
 
-HIDDEN_ARRAYS = 2
-"""Arrays of [rows, hidden] in Python at a pass's peak: what goes into a stage and what comes out."""
+HIDDEN_BYTES = 6
+"""Bytes that Python holds of each value of [rows, hidden]: rows of the embedding in 2 bytes and in 4. A pass
+needs 4 of them, the stage computes in place."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def expected_ram(manifest: Manifest, placement: Placement, context: int, process
     read = [index for index, place in enumerate(placement.blocks) if place == "disk"]
     here = len(kept) + len(read)
     pages = -(-context // native_memory.PAGE_POSITIONS)
-    hidden = 4 * spec.hidden_size * rows_at_once(spec, context) * HIDDEN_ARRAYS
+    hidden = HIDDEN_BYTES * spec.hidden_size * rows_at_once(spec, context)
     logits = 4 * spec.vocab_size * LOGITS_ROWS
     head = native_memory.head_file_bytes(manifest) + process.head_work
     parts = {
@@ -82,7 +83,10 @@ def reserved_ram(manifest: Manifest, placement: Placement, context: int, process
     spec, kv = manifest.spec, placement.kv
     here = [index for index, place in enumerate(placement.blocks) if place != "gpu"]
     read = {index for index in here if placement.blocks[index] == "disk"}
-    work = max(native_memory.work_bytes(spec, process.threads, context), process.work(kv, context))
+    work = native_memory.work_bytes(
+        spec, process.threads, context, native_memory.all_quantized(manifest, here)
+    )
+    work = max(work, process.work(kv, context))
     parts = {
         "Python, libraries, tokenizer": process.resident + python_bytes(spec, context, LOGITS_ROWS),
         "head": native_memory.head_bytes(manifest) if placement.head == "ram" else 0,

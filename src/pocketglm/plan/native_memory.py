@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from pocketglm.architecture.spec import ModelSpec
+from pocketglm.package.encoding import LinearEntry
 from pocketglm.package.layout import HEAD_FILE, block_file
 from pocketglm.package.manifest import Manifest
 from pocketglm.plan.kv_cache import KVType
@@ -22,6 +23,10 @@ SLICE_ROWS = 256
 
 HEAD_BUFFERS = 8 << 20
 """Bytes that the head's activations take at most, for a few rows at a time."""
+
+ROW_PADDING = 1 << 10
+"""Bytes at most that fill up groups and vectors in a row of quantized inputs. A group of 32 or more has two
+floats beside its codes: a quarter."""
 
 SCRATCH_BYTES = 1 << 20
 """Work memory of one thread at most: unpacked panels of weights and some channels of a gated MLP, or the
@@ -77,13 +82,19 @@ def cache_bytes(spec: ModelSpec, blocks: int, kv: KVType, context: int) -> int:
     return (-(-context // PAGE_POSITIONS) + 1) * page_bytes(spec, blocks, kv)
 
 
-def work_bytes(spec: ModelSpec, threads: int, context: int) -> int:
-    """What the largest pass needs beside weights and caches, rounded up: as if weights were floats, which
-    take more of their inputs."""
+def all_quantized(manifest: Manifest, blocks: Iterable[int]) -> bool:
+    """Whether every matrix of `blocks` is, so that what enters it is quantized, too."""
+    tensors = (entry for index in blocks for entry in manifest.weights.get(block_file(index), ()))
+    return all(entry.format.quantized for entry in tensors if isinstance(entry, LinearEntry))
+
+
+def work_bytes(spec: ModelSpec, threads: int, context: int, quantized: bool = False) -> int:
+    """What the largest pass needs beside weights and caches, rounded up. `quantized` is `all_quantized`."""
     rows = rows_at_once(spec, context)
     query_size = spec.num_heads * spec.head_dim
     qkv_size = query_size + 2 * spec.num_kv_heads * spec.head_dim
     inputs = max(spec.hidden_size, spec.intermediate_size, query_size)
     queries = query_size if rows > SLICE_ROWS else 0
-    floats = rows * (queries + 2 * spec.head_dim) + min(SLICE_ROWS, rows) * (max(qkv_size, inputs) + inputs)
-    return 4 * floats + SCRATCH_BYTES * threads
+    prepared = inputs * 5 // 4 + ROW_PADDING if quantized else inputs * 4
+    in_slice = min(SLICE_ROWS, rows) * (4 * max(qkv_size, inputs) + prepared)
+    return 4 * rows * (queries + 2 * spec.head_dim) + in_slice + SCRATCH_BYTES * threads

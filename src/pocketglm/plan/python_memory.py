@@ -17,14 +17,16 @@ CACHE_SHARE = 4
 LEAST_CONTEXT = 256
 """Tokens: fewer hold no question and answer."""
 
-INTERPRETER_BYTES = 32 << 20
-"""What Python comes to hold after the start: modules imported later, and what its allocator keeps back."""
+INTERPRETER_BYTES = 16 << 20
+"""What Python comes to hold after the start, at most: modules imported later, and what its allocator keeps
+back. Measured: 6 to 8 MiB in `run`, `chat` and `bench`."""
 
-HIDDEN_COPIES = 4
-"""Arrays of [rows, hidden] alive at once between embedding and head."""
+HIDDEN_COPIES = 2
+"""Arrays of [rows, hidden] alive at once: what enters and leaves a stage that cannot compute in place, or
+rows of the embedding in 2 bytes and in 4."""
 
-LOGITS_COPIES = 8
-"""Arrays of [vocab] float64 alive at once while a token is drawn."""
+LOGITS_COPIES = 4
+"""Arrays of [vocab] float64 alive at once while a token is drawn and its probability is worked out."""
 
 
 def rows_at_once(spec: ModelSpec, context: int) -> int:

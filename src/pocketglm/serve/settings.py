@@ -28,7 +28,7 @@ class BatchSettings:
     cache_bytes: int | None = None
     decode_step_s: float = 0.2
     prefill_step_s: float = 1.0
-    deliver_s: float = 0.033
+    deliver_s: float = 0.05
 
     def __post_init__(self) -> None:
         _at_least(self, {"running": 1, "waiting": 0, "deliver_s": 0})

@@ -17,7 +17,7 @@ from engine.runner import Runner
 from engine.tiny_packages import random_tensors, write_package
 from pocketglm.architecture.spec import ModelSpec, RotarySpec
 from pocketglm.engine.contract import Batch, EngineOptions, KVType, Segment
-from pocketglm.engine.native import _engine
+from pocketglm.engine.native import _engine, _kernels
 from pocketglm.engine.native.engine import NativeEngine
 from pocketglm.engine.native.memory_plan import HEAD_BUFFERS, buffer_bytes, cache_bytes, work_bytes
 from pocketglm.engine.reference.engine import ReferenceEngine
@@ -59,17 +59,21 @@ def test_every_instruction_set_agrees_with_the_reference(
         assert relative_difference(runner.run(ids, 1, chunks=(40, 41, 64, 65)), expected) < limit
 
 
-@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("rows", [1, 4, 5, 6, 8, 14, 40])
 @pytest.mark.parametrize("format_name", ["int8-g64", "int8-row-symmetric", "int4-g32", "int4-g64-symmetric"])
-def test_outliers_do_not_take_the_precision_of_others(tmp_path: Path, format_name: str, rows: int) -> None:
+@pytest.mark.parametrize("isa", _kernels.isa_names())
+def test_outliers_do_not_take_the_precision_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: str, format_name: str, rows: int
+) -> None:
     """Two input channels stand 100 times above the others: in int8 by groups those would be lost."""
+    monkeypatch.setenv("POCKETGLM_ISA", isa)
     spec = SPECS["plain"]
     tensors = random_tensors(spec)
     tensors["norm.weight"][[3, 40]] = 100.0
     path = write_package(tmp_path / "package", spec, tensors, FORMATS[format_name])
     with Package.open(path) as package:
         hidden = np.random.default_rng(0).normal(size=(rows, spec.hidden_size)).astype(np.float32)
-        hidden[:, [3, 40]] = 1
+        hidden[:, [3, 40]] = np.random.default_rng(1).uniform(0.8, 1.2, (rows, 2))
         found = NativeEngine().load_head(package, EngineOptions()).logits(hidden)
         expected = ReferenceEngine().load_head(package, EngineOptions()).logits(hidden)
         # What the ordinary channels add is about 1; with a scale of 100 / 127 half of it would be gone
@@ -130,7 +134,12 @@ def memory_for(package: Package, held_blocks: float) -> EngineOptions:
     size = files["block_00.mnn.weight"].size
     weights = int(2 * buffer_bytes(size) + (held_blocks - 2) * size)
     caches = cache_bytes(package, package.spec.num_blocks, "float32", 64)
-    rest = files["head.mnn.weight"].size + HEAD_BUFFERS + caches + work_bytes(package, options, 64)
+    rest = (
+        files["head.mnn.weight"].size
+        + HEAD_BUFFERS
+        + caches
+        + work_bytes(package, range(package.spec.num_blocks), options, 64)
+    )
     return replace(options, memory_bytes=weights + rest)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine.contract_specs import FORMATS, SPECS
+from engine.tiny_packages import random_tensors, write_package
 from generate.tiny_models import CAUSAL, GMASK, PREFIXED, SOP, write_tiny
 from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.contract import Batch, EngineOptions, Segment
@@ -23,7 +26,9 @@ from pocketglm.engine.native.stage import NativeStage
 from pocketglm.engine.positions import PositionTracker
 from pocketglm.package.reader import Package
 from pocketglm.plan.kv_cache import KV_TYPES
+from pocketglm.plan.native_memory import all_quantized, work_bytes
 from pocketglm.plan.python_memory import CHUNK_ROWS
+from pocketglm.quantize.formats import WeightFormat
 
 
 @pytest.fixture(scope="module", params=[CAUSAL, PREFIXED], ids=["causal", "prefix"])
@@ -61,6 +66,30 @@ def test_a_full_context_takes_the_work_memory_that_was_said(package: Package, kv
     taken = stage.usage()["buffer_bytes"]
     stage.release()
     assert 0.98 * said <= taken <= said
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("spec_name", SPECS)
+def test_no_pass_takes_more_than_the_formula(tmp_path: Path, spec_name: str, format_name: str) -> None:
+    """Of any shape and format, for few and many threads, with short and long contexts."""
+    spec = replace(SPECS[spec_name], max_context=8192)
+    path = write_package(tmp_path / "p", spec, random_tensors(spec), FORMATS[format_name])
+    with Package.open(path) as package:
+        quantized = all_quantized(package.manifest, range(spec.num_blocks))
+        assert quantized == FORMATS[format_name].quantized
+        for threads in (1, 16):
+            with work_figures(package, threads) as figures:
+                for context in (1, 70, 700, 8192):
+                    most = work_bytes(spec, threads, context, quantized)
+                    assert max(figures.work(kv, context) for kv in KV_TYPES) <= most
+
+
+def test_a_large_model_takes_nearly_what_the_formula_says(tmp_path: Path) -> None:
+    wide = replace(CAUSAL, hidden_size=1024, num_heads=16, head_dim=64, intermediate_size=4096, num_blocks=1)
+    with Package.open(write_tiny(tmp_path / "p", wide, weight_format=WeightFormat(4, 64))) as package:
+        assert all_quantized(package.manifest, range(1))
+        with work_figures(package, 2) as figures:
+            assert figures.work("float16", 512) > 0.75 * work_bytes(package.spec, 2, 512, quantized=True)
 
 
 def test_the_head_takes_what_it_says(package: Package) -> None:

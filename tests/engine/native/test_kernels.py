@@ -24,7 +24,7 @@ QUANTIZED = [
     for bits, group, symmetric in itertools.product((4, 8), (32, 64, 128, 0), (False, True))
 ]
 FLOATS = [WeightFormat(16), WeightFormat(32)]
-COUNTS = [1, 2, 3, 4, 5, 7, 12, 13, 33, 64]
+COUNTS = [1, 2, 3, 4, 5, 6, 7, 10, 12, 13, 14, 33, 64]
 
 
 @dataclass

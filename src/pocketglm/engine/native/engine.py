@@ -80,7 +80,7 @@ class NativeEngine:
             return head_bytes(package)
         kv, context = options.kv or self._kv, options.context or UNPLANNED_CONTEXT
         caches = cache_bytes(package, len(part), kv, context)
-        return weights_bytes(package, part, options) + caches + work_bytes(package, options, context)
+        return weights_bytes(package, part, options) + caches + work_bytes(package, part, options, context)
 
     def load_head(self, package: Package, options: EngineOptions) -> NativeHead:
         spec, file = describe_spec(package.spec), describe_head(package)

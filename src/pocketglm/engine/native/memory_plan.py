@@ -40,7 +40,7 @@ def plan_memory(package: Package, blocks: range, kv: KVType, options: EngineOpti
         "the head": head_bytes(package) if options.head_here else 0,
         _weights_name(package, blocks, options): weights,
         f"KV caches of {context} tokens": cache_bytes(package, len(blocks), kv, context),
-        "activations": work_bytes(package, options, context),
+        "activations": work_bytes(package, blocks, options, context),
     }
     least = sum(parts.values())
     if least > (options.memory_bytes or 0):
@@ -83,9 +83,10 @@ def cache_bytes(package: Package, blocks: int, kv: KVType, context: int) -> int:
     return native_memory.cache_bytes(package.spec, blocks, kv, context)
 
 
-def work_bytes(package: Package, options: EngineOptions, context: int) -> int:
+def work_bytes(package: Package, blocks: range, options: EngineOptions, context: int) -> int:
     """What the largest pass needs beside weights and caches, a little rounded up."""
-    return native_memory.work_bytes(package.spec, options.threads or os.cpu_count() or 1, context)
+    quantized = native_memory.all_quantized(package.manifest, blocks)
+    return native_memory.work_bytes(package.spec, options.threads or os.cpu_count() or 1, context, quantized)
 
 
 def _weights_name(package: Package, blocks: range, options: EngineOptions) -> str:

@@ -58,7 +58,7 @@ final class MemorySizes {
         return bytes > MOST ? MOST : pages * tile * model.numBlocks * model.numKvHeads;
     }
 
-    /** What the largest pass needs beside weights and cache. */
+    /** What the largest pass needs beside weights and cache, as if weights were floats: the engine asks for less. */
     long work(long context, long threads) {
         long rows = model.hasPrefix ? context : Math.min(PIECE_ROWS, context);
         long heads = (long) model.numHeads * model.headDim;
