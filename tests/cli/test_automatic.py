@@ -47,7 +47,7 @@ def test_blocks_are_read_from_disk_and_the_answer_is_the_same(
 ) -> None:
     arguments = ("run", large, "Hi", "--max-tokens", 4, "--json", "--threads", 2)
     before = json.loads(command(*arguments).stdout)
-    say_free(monkeypatch, 140 * MIB)
+    say_free(monkeypatch, 100 * MIB)
     short = command(*arguments, "--context", 64)
     assert "blocks are read from disk" not in short.stderr  # not even that fits: it is tried as it is
     say_free(monkeypatch, 230 * MIB)
