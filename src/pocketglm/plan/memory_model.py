@@ -23,7 +23,7 @@ READER_BYTES = 2 << 20
 LOGITS_ROWS = 4
 """Rows of logits made at once: a token, and those that prompt lookup guesses."""
 
-GROWTH_BYTES = 4 << 20
+GROWTH_BYTES = 5 << 20
 """What Python comes to hold after loading, as measured: modules that are imported late, NumPy's loops."""
 
 HIDDEN_BYTES = 6
