@@ -3,7 +3,9 @@
 For each combination of model, context, KV type and memory limit, the planner predicts peak memory and
 speed; then a process of its own runs it, under a hard limit of the kernel a little above the prediction,
 and reports its peak (VmHWM) and the median time of a decoded token with the context full. Prints a line
-for each and, at the end, one JSON object. Models are made in `--folder` once.
+for each and, at the end, one JSON object. Models are made in `--folder` once. A disk that others use too is
+faster at one time than at another: `--add` makes another round of what is in the report, measuring the
+machine again, and medians of all rounds count.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -78,7 +81,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where models are made")
     parser.add_argument("--gguf", type=Path, help="SmolLM2-135M-Instruct, to make its packages of")
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--output", type=Path, help="a report to add the rows to")
+    parser.add_argument("--output", type=Path, required=True, help="a report to add the rows to")
+    parser.add_argument("--add", action="store_true", help="another round of the rows that are there")
     given = parser.parse_args()
     if not available():
         sys.exit("this machine does not let us make a cgroup, so there is no hard limit to run under")
@@ -88,10 +92,10 @@ def main() -> None:
         for row in measure_model(package, model):
             print(line_of(row), file=sys.stderr, flush=True)
             rows.append(row)
-    report = merged(given.output, rows)
+    before = json.loads(given.output.read_text("utf-8"))["rows"] if given.output.exists() else []
+    report = merged(before, rows, given.add)
     print(json.dumps(report))
-    if given.output:
-        given.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    given.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
 def measure_model(path: Path, model: str) -> Iterator[dict[str, Any]]:
@@ -136,10 +140,18 @@ def row_of(case: Combination, plan: Plan, hard: int, done: Finished) -> dict[str
         "blocks": len(plan.placement.blocks),
         "hard_limit_bytes": hard,
         "charged_bytes": done.peak,
-        "predicted": {"peak_bytes": plan.ram.total, **vars(plan.speed)},
         "parts": dict(plan.ram.parts),
-        "measured": found,
+        **of_rounds([{"predicted": {"peak_bytes": plan.ram.total, **vars(plan.speed)}, "measured": found}]),
     }
+
+
+def of_rounds(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """The rounds of a row, and the medians of what was predicted and measured in them."""
+    medians = {
+        kind: {name: statistics.median(one[kind][name] for one in rounds) for name in rounds[0][kind]}
+        for kind in ("predicted", "measured")
+    }
+    return {**medians, "rounds": rounds}
 
 
 def line_of(row: Mapping[str, Any]) -> str:
@@ -156,13 +168,13 @@ def line_of(row: Mapping[str, Any]) -> str:
     )
 
 
-def merged(path: Path | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The report; rows of other models that are in the file already stay."""
-    known = {row["model"] for row in rows}
-    kept = []
-    if path is not None and path.exists():
-        kept = [row for row in json.loads(path.read_text("utf-8"))["rows"] if row["model"] not in known]
-    order = list(MODELS)
+def merged(before: list[dict[str, Any]], rows: list[dict[str, Any]], add: bool) -> dict[str, Any]:
+    """The report; rows of other models that are there already stay, those of the same ones if `add`."""
+    models, order = {row["model"] for row in rows}, list(MODELS)
+    kept = [row for row in before if row["model"] not in models]
+    if add:
+        earlier = {combination_of(row): row["rounds"] for row in before}
+        rows = [{**row, **of_rounds([*earlier.get(combination_of(row), []), *row["rounds"]])} for row in rows]
     return {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "threads": THREADS,
@@ -171,6 +183,10 @@ def merged(path: Path | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "command": "python bench/plan.py --folder DIR",
         "rows": sorted([*kept, *rows], key=lambda row: order.index(row["model"])),
     }
+
+
+def combination_of(row: Mapping[str, Any]) -> Combination:
+    return Combination(*(row[field.name] for field in fields(Combination)))
 
 
 def forget(package: Path) -> None:

@@ -22,7 +22,7 @@ from pocketglm.plan.rates import Bandwidths, Rates
 GIB = 1 << 30
 RATES = Rates(
     *(Bandwidths(4e10, 3e9, 1e12), 100_000, 2e-4, {"float32": 4e-8, "float16": 2e-8, "int8": 1e-8}),
-    *(7e-5, 1e-9, 1e-3, 1e-5, 2e9),
+    *(7e-5, 1e-9, 1e-3, 1e-5, 2e9, 0.1),
 )
 
 
@@ -55,7 +55,7 @@ def test_json_holds_a_placement_that_can_be_read(command: Command, package: Path
     assert placement.memory == 300 << 20
     assert data["memory_bytes"]["ram"] == sum(data["parts"]["ram"].values()) <= data["limit_bytes"]["ram"]
     assert data["reasons"]
-    assert f"--memory {300 << 20}" in data["command"]
+    assert "--memory 300MiB" in data["command"]
 
 
 def test_measurements_are_kept_until_asked_for_again(
@@ -75,7 +75,7 @@ def test_a_hostile_calibration_file_is_ignored(
 ) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "calibration.json").write_text(
-        '{"format": "pocketglm-calibration-1", "entries": 1}'
+        '{"format": "pocketglm-calibration-2", "entries": 1}'
     )
     result = command("plan", package)
     assert result.exit_code == 0

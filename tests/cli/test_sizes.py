@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pocketglm.cli.sizes import format_count, format_size, parse_size
+from pocketglm.cli.sizes import exact_size, format_count, format_size, parse_size
 from pocketglm.errors import InputError
 
 
@@ -39,6 +41,22 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 )
 def test_sizes_are_shown(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (3 << 29, "1.5GiB"), (300 << 20, "300MiB"), (2 * 10**9, "2GB"), (1500 * 10**6, "1.5GB"),
+        (64 << 10, "64KiB"), (1234567891, "1234567891"), (1, "1"),
+    ],
+)  # fmt: skip
+def test_sizes_are_written_as_people_write_them(size: int, text: str) -> None:
+    assert exact_size(size) == text
+
+
+@given(st.integers(1, 1 << 45) | st.integers(1, 1 << 20).map(lambda size: size << 20))
+def test_what_is_written_is_read_as_it_was(size: int) -> None:
+    assert parse_size(exact_size(size)) == size
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pocketglm.plan.rates import Bandwidths, Rates
 POSITIONS = {"float32": 4e-8, "float16": 2e-8, "int8": 0.0}
 FOUND = Calibration(
     100 << 20,
-    Rates(Bandwidths(4e10, 3e9, 1e12), 1 << 20, 2e-4, POSITIONS, 7e-5, 0.0, 1e-3, 1e-5, 2e9),  # type: ignore[arg-type]
+    Rates(Bandwidths(4e10, 3e9, 1e12), 1 << 20, 2e-4, POSITIONS, 7e-5, 0.0, 1e-3, 1e-5, 2e9, 0.0),  # type: ignore[arg-type]
 )
 KEY = calibration_key("0.1 build", 2, "fingerprint")
 
@@ -71,6 +71,9 @@ def changed(file: Path, change: Any) -> None:
         lambda data: data["entries"][KEY]["rates"].pop("block_s"),
         lambda data: data["entries"][KEY]["rates"].update(block_s=0),
         lambda data: data["entries"][KEY]["rates"].update(streamed=True),
+        lambda data: data["entries"][KEY]["rates"].pop("crowding"),
+        lambda data: data["entries"][KEY]["rates"].update(crowding=1.0),
+        lambda data: data["entries"][KEY]["rates"].update(crowding=-0.1),
         lambda data: data["entries"][KEY]["rates"].update(head_s=float("nan")),
         lambda data: data["entries"][KEY]["rates"].update(position_s={"int8": 1.0}),
         lambda data: data["entries"][KEY]["rates"]["bandwidths"].update(read=float("inf")),

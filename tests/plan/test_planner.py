@@ -227,6 +227,16 @@ def test_reading_counts_only_where_it_is_slower_than_computing() -> None:
     assert predict_speed(manifest, Placement(("ram",) * 28), 512, half).decode_tps < whole.decode_tps * 0.51
 
 
+def test_rows_of_a_prefix_see_all_of_it() -> None:
+    """Where a prompt is a prefix, its attention takes twice what causal attention takes."""
+    manifest = MODELS["chatglm", 4]
+    causal = unconverted_manifest(replace(CHATGLM, prefix_tokens=None, positions="sequential"), INT4, INT8)
+    rates = replace(Rates.estimated(manifest, BANDWIDTHS), row_s=1e-9, head_s=0.0, step_s=0.0)
+    whole = Placement(("ram",) * 28)
+    prefixed, alone = (predict_speed(model, whole, 2048, rates).prefill_tps for model in (manifest, causal))
+    assert alone / prefixed == pytest.approx(2, rel=0.01)
+
+
 def test_blocks_are_spread_as_the_native_engine_does() -> None:
     assert spread_evenly(10, 3) == [3, 6, 9]
     assert spread_evenly(4, 4) == [0, 1, 2, 3]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketglm.cli import console, options
-from pocketglm.cli.sizes import format_size
+from pocketglm.cli.sizes import exact_size, format_size
 
 if TYPE_CHECKING:
     from pocketglm.plan.memory_model import Need
@@ -81,8 +81,8 @@ def run_command(package: Path, plan: Plan, memory: int | None) -> str:
     if plan.placement.uses_gpu or plan.placement.count("disk"):
         words += ["--place", plan.placement.text]
     words += ["--context", str(plan.context), "--kv", plan.placement.kv]
-    if memory is not None:
-        words += ["--memory", str(plan.placement.memory)]
+    if memory is not None and plan.placement.memory is not None:
+        words += ["--memory", exact_size(plan.placement.memory)]
     return shlex.join(words)
 
 

@@ -15,6 +15,8 @@ UNITS = {
 }  # fmt: skip
 """A bare letter counts in powers of 1024, as `ulimit`, `docker` and `java -Xmx` do."""
 
+EXACT_UNITS = {"GiB": 1 << 30, "GB": 10**9, "MiB": 1 << 20, "MB": 10**6, "KiB": 1 << 10}
+
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*\Z")
 
 
@@ -39,6 +41,16 @@ def format_size(size: int) -> str:
             break
         value /= 1024
     return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def exact_size(size: int) -> str:
+    """The shortest of the texts that `parse_size` reads as just so many bytes: `1.5GiB`, `300MiB`."""
+    texts = []
+    for name, unit in EXACT_UNITS.items():
+        text = f"{size / unit:g}{name}"
+        if size >= unit and "e" not in text and parse_size(text) == size:
+            texts.append(text)
+    return min([*texts, str(size)], key=len)
 
 
 def format_count(count: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from pocketglm.plan.kv_cache import KV_TYPES
 from pocketglm.plan.rates import Bandwidths, Rates, is_rate
 
-FORMAT = "pocketglm-calibration-1"
+FORMAT = "pocketglm-calibration-2"
 FILE = "calibration.json"
 MOST_ENTRIES = 64
 MOST_FILE_BYTES = 1 << 20
@@ -88,8 +88,11 @@ def _calibration(entry: Any) -> Calibration:
     bandwidths = Bandwidths(
         **{field.name: _rate(rates["bandwidths"][field.name]) for field in fields(Bandwidths)}
     )
-    values = {name: _rate(rates[name], least=0 if name == "row_position_s" else None) for name in numbers}
+    may_be_zero = ("row_position_s", "crowding")
+    values = {name: _rate(rates[name], least=0 if name in may_be_zero else None) for name in numbers}
     values["block_bytes"] = int(values["block_bytes"])
+    if values["crowding"] >= 1:
+        raise ValueError("crowding leaves nothing")
     return Calibration(resident, Rates(bandwidths=bandwidths, position_s=positions, **values))
 
 

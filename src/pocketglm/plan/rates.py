@@ -43,8 +43,9 @@ class Rates:
     `block_s` is decoding through a block of `block_bytes`, `position_s` what every cached position adds
     in a block, by KV type; `row_s` is one row of a long prefill through a block, `row_position_s` what
     every cached position adds to it; `head_s` is the head for one row, `step_s` what Python adds to a
-    token. `streamed` is the rate at which blocks come from disk while others are computed, bytes per
-    second. `measured` is false where all of it was worked out.
+    token. `streamed` is the rate at which blocks come from disk while nothing is computed, bytes per
+    second; `crowding` the part of their speed that reading and computing lose while both are at work: they
+    share the memory and, now and then, a processor. `measured` is false where all of it was worked out.
     """
 
     bandwidths: Bandwidths
@@ -56,6 +57,7 @@ class Rates:
     head_s: float
     step_s: float
     streamed: float
+    crowding: float
     measured: bool = True
 
     @classmethod
@@ -76,6 +78,7 @@ class Rates:
             head_s=head_file_bytes(manifest) / reading,
             step_s=2e-4,
             streamed=bandwidths.disk,
+            crowding=0.0,
             measured=False,
         )
 

@@ -1,8 +1,8 @@
 """How fast a placement runs: load, prefill and decode.
 
 Enters: a manifest, a placement, `Rates`. Leaves: `Speed`. A decoded token reads every weight once and the
-keys and values of its positions; blocks read from disk overlap with computing, so the slower of both
-counts; what is on the GPU comes before and overlaps with neither, except the reading.
+keys and values of its positions; blocks read from disk are read ahead while others are computed
+(`reading_ahead.py`); what is on the GPU comes first and overlaps with nothing but the reading.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pocketglm.plan.machine import Gpu
 from pocketglm.plan.placement import Placement
 from pocketglm.plan.python_memory import rows_at_once
 from pocketglm.plan.rates import Rates
+from pocketglm.plan.reading_ahead import Step, pass_seconds
 
 GPU_OF_READING = 0.6
 """Part of a GPU memory's rate that decoding reaches: an assumption, no GPU was measured."""
@@ -71,21 +72,26 @@ class _Model:
     def token_s(self, context: int) -> float:
         """One decoded token."""
         rates = self.rates
-        cpu = sum(self._block_s(index, context) for index in self._at("ram", "disk"))
-        cpu += rates.head_s if self.placement.head == "ram" else 0.0
-        gpu = self._gpu_s(context)
-        reading = self._streamed_bytes() / rates.streamed
-        return max(cpu + gpu, reading) + rates.step_s
+        after = rates.step_s + (rates.head_s if self.placement.head == "ram" else 0.0)
+        blocks = [self._step(index, self._block_s(index, context)) for index in self._at("ram", "disk")]
+        return pass_seconds([Step(self._gpu_s(context)), *blocks, Step(after)], rates.crowding)
 
     def prefill_s(self, rows: int) -> float:
         """A prompt of `rows` tokens: the blocks that are read come once for every piece of it."""
-        rates, pieces = self.rates, -(-rows // rows_at_once(self.manifest.spec, rows))
-        here = self._at("ram", "disk")
-        row_s = rates.row_s + rates.row_position_s * rows / 2
-        cpu = sum(row_s * rows * self._of_average(index) for index in here)
-        gpu = pieces * self._gpu_s(rows) * 4  # compute-bound there: a guess, no GPU was measured
-        reading = pieces * self._streamed_bytes() / rates.streamed
-        return max(cpu + gpu, reading) + rates.head_s + rates.step_s
+        rates, spec = self.rates, self.manifest.spec
+        pieces = -(-rows // rows_at_once(spec, rows))
+        # Where a prompt is a prefix, every row sees all of it, else the rows before it
+        seen = rows if spec.prefix_tokens is not None else rows / 2
+        piece_s = (rates.row_s + rates.row_position_s * seen) * rows / pieces
+        gpu = self._gpu_s(rows) * 4  # compute-bound there: a guess, no GPU was measured
+        blocks = [self._step(index, piece_s * self._of_average(index)) for index in self._at("ram", "disk")]
+        return pieces * pass_seconds([Step(gpu), *blocks], rates.crowding) + rates.head_s + rates.step_s
+
+    def _step(self, index: int, compute_s: float) -> Step:
+        if self.placement.blocks[index] != "disk":
+            return Step(compute_s)
+        size = native_memory.block_sizes(self.manifest, [index])[index]
+        return Step(compute_s, size / self.rates.streamed)
 
     def _block_s(self, index: int, context: int) -> float:
         window = self.manifest.spec.window_of(index)
@@ -103,9 +109,6 @@ class _Model:
         speed = (self.gpu.read_bytes_per_s or 2e11) * GPU_OF_READING
         crossings = 2 * sum(run.place == "gpu" for run in self.placement.runs())
         return size / speed + GPU_BLOCK_S * len(there) + CROSSING_S * crossings
-
-    def _streamed_bytes(self) -> int:
-        return sum(native_memory.block_sizes(self.manifest, self._at("disk")).values())
 
     def _of_average(self, index: int) -> float:
         """A block's size against those that were measured."""

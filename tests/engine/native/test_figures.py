@@ -114,6 +114,7 @@ def test_a_calibration_measures_everything(package: Package) -> None:
     assert min(bandwidths.read, bandwidths.disk, bandwidths.dot) > 0
     rates = measure_rates(package, 2, bandwidths)
     assert min(rates.block_s, rates.row_s, rates.head_s, rates.step_s, rates.streamed) > 0
+    assert 0 <= rates.crowding < 1
     assert set(rates.position_s) == set(KV_TYPES)
     assert rates.measured
     assert rates.block_bytes == package.manifest.files["block_00.mnn.weight"].size

@@ -23,6 +23,7 @@ from pocketglm.engine.native.stage import NativeStage
 from pocketglm.package.layout import block_file
 from pocketglm.package.reader import Package
 from pocketglm.plan.kv_cache import KV_TYPES, KVType, kv_bytes_per_token
+from pocketglm.plan.planner import spread_evenly
 from pocketglm.plan.rates import Bandwidths, Rates
 
 MEASURED_BYTES = 192 << 20
@@ -35,6 +36,10 @@ LEAST_SECONDS = 0.04
 MOST_STEPS = 40
 LEAST_TOKENS, MOST_TOKENS, TOKENS_S = 12, 100, 0.4
 """Whole tokens are made until this many seconds have passed."""
+LEAST_STREAMED, STREAMED_S = 3, 0.12
+"""Passes that are read, and seconds, each of the times that they are measured."""
+MORE_READING = 2
+"""Times as long as computing, in a pass with few blocks read."""
 LONG_CONTEXT = 1024
 PREFILL_ROWS = 256
 STATE_BYTES = 64 << 20
@@ -48,8 +53,7 @@ def measure_bandwidths(package: Package, threads: int) -> Bandwidths:
     memory = _touched(READ_BYTES)
     reads = [len(memory) / _kernels.time_read(memory, threads) for _ in range(ROUNDS)]
     dots = [_kernels.dot_product_rate(DOT_ROUNDS, threads) for _ in range(ROUNDS)]
-    files = [package.path / block_file(index) for index in measured_blocks(package)]
-    return Bandwidths(max(reads), disk_rate(files), max(dots))
+    return Bandwidths(max(reads), disk_rate(_files(package, measured_blocks(package))), max(dots))
 
 
 def measured_blocks(package: Package) -> range:
@@ -66,9 +70,7 @@ def disk_rate(files: Iterable[Path]) -> float:
     """Bytes a second, read one file after the other as streamed blocks are: past the page cache where the
     file system can, into huge pages. Files whose pages are cached are then read from the disk all the same.
     """
-    buffer = mmap.mmap(-1, READ_AT_ONCE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        buffer.madvise(mmap.MADV_HUGEPAGE)
+    buffer = _huge_pages(READ_AT_ONCE)
     total, began = 0, time.perf_counter()
     for file in files:
         total += _read_whole(file, buffer)
@@ -83,7 +85,11 @@ def measure_rates(package: Package, threads: int, bandwidths: Bandwidths) -> Rat
         clock.step(0)  # the weights are in memory and the kernels' tables made
         blocks_s, head_s, step_s = clock.token(package, head)
         row_s, row_position_s = clock.prefill()
-    positions = {kv: _position_seconds(package, blocks, kv, threads, bandwidths.read) for kv in KV_TYPES}
+    disk, positions = _Disk(package, blocks, threads, blocks_s), {}
+    disk.measure()
+    for kv in KV_TYPES:
+        positions[kv] = _position_seconds(package, blocks, kv, threads, bandwidths.read)
+        disk.measure()  # between other things: what others do with it comes and goes within seconds
     return Rates(
         bandwidths,
         block_bytes=_size(package, blocks) // len(blocks),
@@ -93,7 +99,8 @@ def measure_rates(package: Package, threads: int, bandwidths: Bandwidths) -> Rat
         row_position_s=row_position_s / len(blocks),
         head_s=head_s,
         step_s=step_s,
-        streamed=_streamed_rate(package, blocks, threads),
+        streamed=disk.rate(),
+        crowding=disk.crowding(),
     )
 
 
@@ -115,10 +122,6 @@ class _Clock:
         """Seconds of a pass of one row."""
         return _usual_seconds(lambda: self._forward(sequence, 1))
 
-    def middle_step(self, sequence: int) -> float:
-        """The same, the median of several times."""
-        return statistics.median(self.step(sequence) for _ in range(ROUNDS))
-
     def token(self, package: Package, head: Head) -> tuple[float, float, float]:
         """Seconds of blocks, head and Python for a token, the medians of tokens one after the other: alone
         and repeated, a head or a few blocks may stay in the processor's cache, where no token finds them."""
@@ -133,6 +136,15 @@ class _Clock:
             found.append((blocks_s, head_s, time.perf_counter() - began))
         blocks, heads, steps = zip(*found, strict=True)
         return statistics.median(blocks), statistics.median(heads), statistics.median(steps)
+
+    def streamed(self) -> float:
+        """Seconds of a pass of one row with blocks that are read: the median of a while. The first pass
+        finds less read ahead than the others."""
+        self._forward(0, 1)
+        found: list[float] = []
+        while len(found) < LEAST_STREAMED or sum(found) < STREAMED_S:
+            found.append(_seconds(lambda: self._forward(0, 1)))
+        return statistics.median(found)
 
     def prefill(self) -> tuple[float, float]:
         """Seconds of a row among many, and what a position cached before them adds."""
@@ -173,13 +185,49 @@ def _position_seconds(package: Package, blocks: range, kv: KVType, threads: int,
         return max(least, clock.positions() / len(blocks))
 
 
-def _streamed_rate(package: Package, blocks: range, threads: int) -> float:
-    """Bytes a second that come from disk while all blocks are read and computed."""
-    streamed = frozenset(blocks)
-    with _loaded(package, blocks, "float16", threads, streamed) as stage:
-        clock = _Clock(package, stage)
-        clock.step(0)
-        return _size(package, blocks) / clock.middle_step(0)
+class _Disk:
+    """Times passes of one row with all blocks read, and with so few that reading still takes longer than
+    computing; one right after the other, for a disk may be shared.
+
+    With reading of `r` seconds a block and `c` seconds of computing in all, a pass that reads `n` blocks
+    takes n r + c x / (1 - x), `x` being what both lose while both are at work.
+    """
+
+    def __init__(self, package: Package, blocks: range, threads: int, compute_s: float) -> None:
+        self._package = package
+        self._blocks = blocks
+        self._threads = threads
+        self._compute_s = compute_s
+        self._block_s: list[float] = []
+        self._crowding: list[float] = []
+
+    def measure(self) -> None:
+        """Once more."""
+        count = len(self._blocks)
+        whole_s = self._pass_s(count)
+        few = min(count // 2, round(MORE_READING * self._compute_s / whole_s * count) + 1)
+        few_s = self._pass_s(few) if few else 0.0
+        if few_s < MORE_READING / 2 * self._compute_s:  # the disk is too fast for this, or there is one block
+            self._block_s.append(whole_s / count)
+            self._crowding.append(0.0)
+            return
+        lost = whole_s - (whole_s - few_s) / (count - few) * count
+        lost = min(max(0.0, lost), self._compute_s, whole_s / 2)  # a disk may have changed between the two
+        self._block_s.append((whole_s - lost) / count)
+        self._crowding.append(lost / (lost + self._compute_s))
+
+    def crowding(self) -> float:
+        return statistics.median(self._crowding)
+
+    def rate(self) -> float:
+        """Bytes a second, over all times: between a busy disk's rate and an idle one's."""
+        return _size(self._package, self._blocks) / len(self._blocks) / statistics.mean(self._block_s)
+
+    def _pass_s(self, count: int) -> float:
+        """With `count` blocks read, spread evenly as a plan has them."""
+        streamed = frozenset(self._blocks[index] for index in spread_evenly(len(self._blocks), count))
+        with _loaded(self._package, self._blocks, "float16", self._threads, streamed) as stage:
+            return _Clock(self._package, stage).streamed()
 
 
 @contextmanager
@@ -209,6 +257,10 @@ def _filled_positions(package: Package, blocks: int) -> int:
     return max(1, min(LONG_CONTEXT, spec.max_context - MOST_STEPS, STATE_BYTES // position))
 
 
+def _files(package: Package, blocks: range) -> list[Path]:
+    return [package.path / block_file(index) for index in blocks]
+
+
 def _size(package: Package, blocks: range) -> int:
     return sum(package.manifest.files[block_file(index)].size for index in blocks)
 
@@ -233,12 +285,16 @@ def _usual(seconds: list[float]) -> float:
 
 def _touched(size: int) -> NDArray[np.uint8]:
     """Memory in huge pages where the system has them, as mapped package files are."""
+    array = np.frombuffer(_huge_pages(size), np.uint8)
+    array[:] = 1
+    return array
+
+
+def _huge_pages(size: int) -> mmap.mmap:
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    array = np.frombuffer(memory, np.uint8)
-    array[:] = 1
-    return array
+    return memory
 
 
 def _read_whole(file: Path, buffer: mmap.mmap) -> int:
