@@ -181,8 +181,8 @@ def greedy_passes(package: Package, chain: StageChain, prompts: Sequence[Sequenc
             start = trackers[sequence].length
             segments.append(Segment(sequence, start, *trackers[sequence].advance(row)))
         hidden, batch = embed(package, [i for row in ids.values() for i in row]), Batch(tuple(segments))
+        made.inputs.append((hidden.copy(), batch))  # the chain may compute in place
         logits = head.logits(chain.forward(hidden, batch)[last_rows(batch)])
-        made.inputs.append((hidden, batch))
         made.logits.append(logits)
         made.tokens.append(logits.argmax(1).tolist())
         return made.tokens[-1]

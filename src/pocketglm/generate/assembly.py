@@ -252,7 +252,8 @@ class _Loader:
         if settings.memory is None or not holds:
             return MemoryBudget(context_limit(spec, settings.context), 0)
         rows = exact_rows(self._parts) if settings.lookup is None else 1 + settings.lookup
-        return plan_budget(spec, self._cache_type(), settings.memory, settings.context, rows)
+        uses_gpu = any(part.on_gpu for part in self._parts)
+        return plan_budget(spec, self._cache_type(), settings.memory, settings.context, rows, uses_gpu)
 
     def _load_on_gpu(self) -> None:
         taken = 0

@@ -26,14 +26,20 @@ class MemoryBudget:
 
 
 def plan_budget(
-    spec: ModelSpec, kv: KVType, memory: int, context: int | None, logits_rows: int
+    spec: ModelSpec,
+    kv: KVType,
+    memory: int,
+    context: int | None,
+    logits_rows: int,
+    uses_gpu: bool = False,
 ) -> MemoryBudget:
     """Divide `memory` bytes. `logits_rows` are the rows of logits made at once."""
     if context is None:
         fits = memory // CACHE_SHARE // kv_bytes_per_token(spec, kv)
         context = max(LEAST_CONTEXT, fits)
     limited = context_limit(spec, context)
-    return MemoryBudget(limited, resident_bytes() + python_bytes(spec, limited, logits_rows))
+    python = python_bytes(spec, limited, logits_rows, uses_gpu)
+    return MemoryBudget(limited, resident_bytes() + python)
 
 
 def context_limit(spec: ModelSpec, context: int | None) -> int:

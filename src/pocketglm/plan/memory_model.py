@@ -88,7 +88,8 @@ def reserved_ram(manifest: Manifest, placement: Placement, context: int, process
     )
     work = max(work, process.work(kv, context))
     parts = {
-        "Python, libraries, tokenizer": process.resident + python_bytes(spec, context, LOGITS_ROWS),
+        "Python, libraries, tokenizer": process.resident
+        + python_bytes(spec, context, LOGITS_ROWS, placement.uses_gpu),
         "head": native_memory.head_bytes(manifest) if placement.head == "ram" else 0,
         "blocks": native_memory.weights_bytes(manifest, here, read) if here else 0,
         "KV cache": native_memory.cache_bytes(spec, len(here), kv, context) if here else 0,

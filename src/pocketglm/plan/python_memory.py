@@ -21,6 +21,9 @@ INTERPRETER_BYTES = 16 << 20
 """What Python comes to hold after the start, at most: modules imported later, and what its allocator keeps
 back. Measured: 6 to 8 MiB in `run`, `chat` and `bench`."""
 
+GPU_ENGINE_BYTES = 16 << 20
+"""What PyTorch comes to hold of the process's memory beside that, where it computes some blocks."""
+
 HIDDEN_COPIES = 2
 """Arrays of [rows, hidden] alive at once: what enters and leaves a stage that cannot compute in place, or
 rows of the embedding in 2 bytes and in 4."""
@@ -34,9 +37,10 @@ def rows_at_once(spec: ModelSpec, context: int) -> int:
     return context if spec.prefix_tokens is not None else min(CHUNK_ROWS, context)
 
 
-def python_bytes(spec: ModelSpec, context: int, logits_rows: int) -> int:
+def python_bytes(spec: ModelSpec, context: int, logits_rows: int, uses_gpu: bool) -> int:
     """At most, beside what the process holds when the model is loaded."""
-    return INTERPRETER_BYTES + pass_bytes(spec, context) + sampling_bytes(spec, logits_rows)
+    itself = INTERPRETER_BYTES + (GPU_ENGINE_BYTES if uses_gpu else 0)
+    return itself + pass_bytes(spec, context) + sampling_bytes(spec, logits_rows)
 
 
 def pass_bytes(spec: ModelSpec, context: int) -> int:
