@@ -18,7 +18,7 @@ namespace {
 
 // Rounds of waiting (about 20 ns each) before a thread sleeps. Inside a run the others are microseconds
 // away; between runs lies Python's work for a token, or for the tokens of several answers: up to 0.7 ms.
-// Waking a thread takes 50 us, and in a virtual machine whose processor has gone to sleep 300 us.
+// Waking a thread takes 50 us, and 100 to 300 us in a virtual machine whose processor has gone to sleep.
 constexpr int SPINS_INSIDE = 4000;
 constexpr int SPINS_BETWEEN = 50000;
 

@@ -13,6 +13,8 @@ from pocketglm.architecture.spec import ModelSpec
 from pocketglm.engine.contract import Batch, Float32, KVState, Segment
 from pocketglm.errors import EngineError
 
+INT32 = np.dtype(np.int32)
+
 
 def check_forward(spec: ModelSpec, hidden: Float32, batch: Batch, lengths: Mapping[int, int]) -> None:
     """Check the arguments of `Stage.forward`; `lengths` holds the cache length of each open sequence."""
@@ -34,7 +36,7 @@ def check_forward(spec: ModelSpec, hidden: Float32, batch: Batch, lengths: Mappi
 def _check_positions(batch: Batch) -> None:
     """No position is negative: looked for in all segments at once, which have a row each while answers are
     computed together."""
-    if int(np.concatenate([segment.positions for segment in batch.segments], axis=1).min()) >= 0:
+    if int(batch.positions.min()) >= 0:
         return
     for segment in batch.segments:
         if (least := int(segment.positions.min())) < 0:
@@ -85,7 +87,7 @@ def check_state(spec: ModelSpec, blocks: range, state: KVState) -> None:
 def _check_segment(spec: ModelSpec, segment: Segment, length: int) -> None:
     where = f"sequence {segment.sequence}"
     positions = np.asarray(segment.positions)
-    if positions.dtype != np.int32 or positions.ndim != 2 or positions.shape[0] != spec.position_axes:
+    if positions.dtype != INT32 or positions.ndim != 2 or positions.shape[0] != spec.position_axes:
         found = f"{positions.dtype} {positions.shape}"
         raise EngineError(f"positions are {found}, expected int32 ({spec.position_axes}, rows)", where=where)
     if segment.count == 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +51,12 @@ class Batch:
     @property
     def rows(self) -> int:
         return sum(segment.count for segment in self.segments)
+
+    @cached_property
+    def positions(self) -> Int32:
+        """Of all rows, int32 [axes, rows]."""
+        every = [segment.positions for segment in self.segments]
+        return every[0] if len(every) == 1 else np.concatenate(every, axis=1)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ class StopMatcher:
 
     def feed(self, text: str) -> str:
         """Text that may be shown now. After a match, `matched` is set and nothing more comes."""
+        if not self._stops:
+            return text
         if self.matched is not None:
             return ""
         self._held += text

@@ -27,6 +27,7 @@ EVENT_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the events otherwise
 ]
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 STALL_CHECK_S = 5.0
 COMMENT = b": the answer is being computed\n\n"
 """What clients skip, and what proxies see of a connection that is not dead."""
@@ -225,12 +226,12 @@ Pieces = list[tuple[int, AnswerPiece]]
 """With the index of the answer they belong to."""
 
 
-async def merged(answers: Sequence[Answer]) -> AsyncIterator[Pieces]:
+def merged(answers: Sequence[Answer]) -> AsyncIterator[Pieces]:
     """The pieces of all answers as they come, several at a time where several have come."""
-    if len(answers) == 1:
-        async for pieces in _batches(0, answers[0]):
-            yield pieces
-        return
+    return _batches(0, answers[0]) if len(answers) == 1 else _pumped(answers)
+
+
+async def _pumped(answers: Sequence[Answer]) -> AsyncIterator[Pieces]:
     queue: asyncio.Queue[Pieces | Exception | None] = asyncio.Queue()
     tasks = [asyncio.ensure_future(_pump(i, answer, queue)) for i, answer in enumerate(answers)]
     try:
@@ -278,7 +279,7 @@ async def _pump(index: int, answer: Answer, queue: asyncio.Queue[Pieces | Except
 
 
 def _event_of(data: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + ENCODER.encode(data).encode() + b"\n\n"
 
 
 async def _send_response(response: JSONResponse, send: Send) -> None:

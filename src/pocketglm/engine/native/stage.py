@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class NativeStage:
         self._lengths: dict[int, int] = {}
 
     def open(self, sequence: int) -> None:
-        with _engine_errors():
+        with _EngineErrors():
             self._loaded().open(sequence)
         self._lengths[sequence] = 0
 
@@ -56,10 +56,10 @@ class NativeStage:
     def _forward(self, hidden: Float32, batch: Batch, output: Float32 | None) -> Float32:
         native = self._loaded()
         check_forward(self._spec, hidden, batch, self._lengths)
-        positions = np.concatenate([segment.positions for segment in batch.segments], axis=1)
+        positions = batch.positions
         output = np.empty(hidden.shape, dtype=np.float32) if output is None else output
         segments = [(s.sequence, s.start, s.count, min(s.prefix, MOST_POSITIONS)) for s in batch.segments]
-        with _engine_errors():
+        with _EngineErrors():
             native.forward(segments, np.ascontiguousarray(positions), np.ascontiguousarray(hidden), output)
         for segment in batch.segments:
             self._lengths[segment.sequence] += segment.count
@@ -75,7 +75,7 @@ class NativeStage:
         for sequence in (source, target):
             check_open(sequence, self._lengths)
         self._check_length(length, self._lengths[source], f"cannot copy from sequence {source}")
-        with _engine_errors():
+        with _EngineErrors():
             self._loaded().copy_prefix(source, target, length)
         self._lengths[target] = length
 
@@ -86,7 +86,7 @@ class NativeStage:
             *(self._spec.num_kv_heads, self._spec.head_dim),
         )
         keys, values = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-        with _engine_errors():
+        with _EngineErrors():
             self._loaded().save(sequence, keys, values)
         if self._kv == "float32":
             return KVState(keys, values)
@@ -96,7 +96,7 @@ class NativeStage:
         check_open(sequence, self._lengths)
         check_state(self._spec, self.blocks, state)
         keys, values = (np.ascontiguousarray(a, dtype=np.float32) for a in (state.keys, state.values))
-        with _engine_errors():
+        with _EngineErrors():
             self._loaded().restore(sequence, keys, values)
         self._lengths[sequence] = state.length
 
@@ -148,7 +148,7 @@ class NativeHead:
             raise EngineError(
                 f"out of memory for the logits of {size}", hint="ask for fewer rows at a time"
             ) from error
-        with _engine_errors():
+        with _EngineErrors():
             native.logits(np.ascontiguousarray(hidden), output)
         return output
 
@@ -156,7 +156,7 @@ class NativeHead:
         self, samplers: Sequence[_engine.Sampler], logits: Float32, uniforms: Sequence[float]
     ) -> list[int]:
         """A token from each row of logits, as `Sampler.next` and on all threads; -1 where that would fail."""
-        with _engine_errors():
+        with _EngineErrors():
             return self._loaded().choose(samplers, logits, uniforms)
 
     def usage(self) -> dict[str, Any]:
@@ -186,12 +186,16 @@ def _as_halves(array: Float32) -> NDArray[np.floating]:
     return halves if np.isfinite(halves).all() or not np.isfinite(array).all() else array
 
 
-@contextmanager
-def _engine_errors() -> Iterator[None]:
+class _EngineErrors:
     """What the C++ side refuses, as `EngineError`; it has changed nothing then."""
-    try:
-        yield
-    except MemoryError as error:
-        raise EngineError(f"out of memory ({error}); caches are unchanged") from error
-    except (ValueError, OSError, RuntimeError) as error:
-        raise EngineError(str(error)) from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, MemoryError):
+            raise EngineError(f"out of memory ({error}); caches are unchanged") from error
+        if isinstance(error, (ValueError, OSError, RuntimeError)):
+            raise EngineError(str(error)) from error

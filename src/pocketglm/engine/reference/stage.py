@@ -43,7 +43,7 @@ class ReferenceStage(SequenceStage[SequenceCache]):
     def _run(self, hidden: Float32, batch: Batch) -> Float32:
         for segment in batch.segments:
             self._caches[segment.sequence].reserve(segment.count)
-        positions = np.concatenate([segment.positions for segment in batch.segments], axis=1)
+        positions = batch.positions
         rotation = rotate_at(self._spec.rotary, positions)
         for index, source in enumerate(self._parts):
             weights = source()

@@ -68,6 +68,6 @@ class PlainPass:
 
 def rotation_of(spec: ModelSpec, batch: Batch) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Cosines and sines of a pass, float32 [2, rows, axes * pairs]."""
-    positions = np.concatenate([segment.positions for segment in batch.segments], axis=1)
+    positions = batch.positions
     rotation = rotate_at(spec.rotary, positions)
     return np.stack([rotation.cosine, rotation.sine]).reshape(2, batch.rows, -1)
