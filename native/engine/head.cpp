@@ -25,7 +25,6 @@ std::size_t aligned(std::size_t bytes) {
 // Some rows on their way to logits.
 struct Head::Slice {
     const float* hidden;
-    float* normed;
     MatrixStep step;
     std::uint8_t* scratch;
     std::size_t scratch_bytes;
@@ -39,35 +38,43 @@ Head::Head(const pglm_spec& spec, const pglm_file& file, const pglm_options& opt
       weights_(head_file(spec_, file), account_, options.reserve_bytes) {}
 
 Head::Sizes Head::sizes(int rows) const {
+    Sizes found = slice_sizes(std::max(1, std::min(rows, SLICE_ROWS)));
+    const auto too_large = [&] {
+        return account_.limit() != 0 && weights_.bytes() + found.all > account_.limit();
+    };
+    while (too_large() && found.rows > 1) found = slice_sizes(found.rows / 2);
+    return found;
+}
+
+Head::Sizes Head::slice_sizes(int rows) const {
     const LinearView& linear = weights_.shape(0).head;
-    const int most = std::max(1, std::min(rows, SLICE_ROWS));
+    const std::size_t normed = sizeof(float) * spec_.hidden_size;
     Sizes found{};
-    found.normed = aligned(sizeof(float) * most * spec_.hidden_size);
-    found.activations = aligned(machine_.kernels->activation_bytes(linear, most));
-    found.outliers = aligned(sizeof(OutlierRow) * most);
-    found.scratch = aligned(step_scratch_bytes(*machine_.kernels, linear, most));
-    found.all = found.normed + found.activations + found.outliers + found.scratch * machine_.team->count();
+    found.rows = rows;
+    found.activations = aligned(machine_.kernels->activation_bytes(linear, rows));
+    found.outliers = aligned(sizeof(OutlierRow) * rows);
+    found.scratch = aligned(std::max(normed, step_scratch_bytes(*machine_.kernels, linear, rows)));
+    found.all = found.activations + found.outliers + found.scratch * machine_.team->count();
     return found;
 }
 
 void Head::logits(const float* hidden, int rows, float* out) {
     require(rows >= 0, "the number of rows is negative");
     if (rows == 0) return;
-    const auto [normed, activations, outliers, scratch, bytes] = sizes(rows);
-    if (work_.size() < bytes) {
+    const Sizes size = sizes(rows);
+    if (work_.size() < size.all) {
         work_ = Buffer();
-        work_ = Buffer(account_, bytes, "activations");
+        work_ = Buffer(account_, size.all, "activations");
     }
     std::uint8_t* work = work_.data();
-    for (int first = 0; first < rows; first += SLICE_ROWS) {
+    for (int first = 0; first < rows; first += size.rows) {
         const Slice slice{hidden + static_cast<std::size_t>(first) * spec_.hidden_size,
-                          reinterpret_cast<float*>(work),
                           {*machine_.kernels,
                            *machine_.math,
-                           {work + normed, std::min(SLICE_ROWS, rows - first)},
-                           reinterpret_cast<OutlierRow*>(work + normed + activations)},
-                          work + normed + activations + outliers,
-                          scratch,
+                           {work, std::min(size.rows, rows - first)},
+                           reinterpret_cast<OutlierRow*>(work + size.activations)},
+                          work + size.activations + size.outliers,
+                          size.scratch,
                           out + static_cast<std::size_t>(first) * spec_.vocab_size};
         machine_.team->run([&](Member& member) { run(member, slice); });
     }
@@ -76,22 +83,23 @@ void Head::logits(const float* hidden, int rows, float* out) {
 void Head::run(Member& member, const Slice& slice) const {
     const WeightViews& weights = weights_.shape(0);
     const int rows = slice.step.activations.count, size = spec_.hidden_size;
+    std::uint8_t* scratch = slice.scratch + slice.scratch_bytes * member.index();
+    float* normed = reinterpret_cast<float*>(scratch);
     member.share(rows, row_piece(member, rows), [&](int first, int last) {
         for (int row = first; row < last; ++row) {
             const float* x = slice.hidden + static_cast<std::size_t>(row) * size;
-            float* normed = slice.normed + static_cast<std::size_t>(row) * size;
             const NormView& norm = weights.final_norm;
             if (spec_.layer_norm) {
                 machine_.math->layer_norm(x, norm.weight, norm.bias, spec_.norm_eps, size, normed);
             } else {
                 machine_.math->rms_norm(x, norm.weight, spec_.norm_eps, size, normed);
             }
+            constexpr std::size_t ONE_PLACE = 0;  // the row stands there, whatever its number
+            slice.step.prepare(weights.head, normed, ONE_PLACE, row, row + 1, NORMED_OUTLIER_RATIO);
         }
-        slice.step.prepare(weights.head, slice.normed, size, first, last, NORMED_OUTLIER_RATIO);
     });
     member.barrier();
-    slice.step.multiply(member, weights.head, slice.logits, spec_.vocab_size,
-                        slice.scratch + slice.scratch_bytes * member.index());
+    slice.step.multiply(member, weights.head, slice.logits, spec_.vocab_size, scratch);
     member.barrier();
 }
 

@@ -25,12 +25,15 @@ class Head {
 
   private:
     struct Slice;
-    // Bytes of work memory: of its parts, and of all of it.
+    // Rows at a time, and bytes of work memory: of its parts, scratch that of one thread, and of all of it.
     struct Sizes {
-        std::size_t normed, activations, outliers, scratch, all;
+        int rows;
+        std::size_t activations, outliers, scratch, all;
     };
 
+    // For `rows` rows, fewer at a time where the memory allowed has no room for them.
     Sizes sizes(int rows) const;
+    Sizes slice_sizes(int rows) const;
 
     void run(Member& member, const Slice& slice) const;
 

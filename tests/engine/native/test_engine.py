@@ -172,6 +172,20 @@ def test_memory_limits_that_cannot_hold(plain: Package) -> None:
             NativeEngine().load_blocks(plain, range(3), options)
 
 
+def test_a_head_with_little_memory_takes_fewer_rows_at_a_time(tmp_path: Path) -> None:
+    """256 rows of 16384 float inputs are 16 MiB, a head's buffers under a limit 8 MiB."""
+    spec = replace(SPECS["plain"], hidden_size=16384, num_blocks=1)
+    with open_spec(tmp_path, spec) as package:
+        size = package.manifest.files["head.mnn.weight"].size
+        limited = EngineOptions(threads=2, memory_bytes=size + HEAD_BUFFERS)
+        hidden = np.random.default_rng(0).normal(size=(300, spec.hidden_size)).astype(np.float32)
+        heads = [NativeEngine().load_head(package, o) for o in (EngineOptions(threads=2), limited)]
+        free, found = (head.logits(hidden) for head in heads)
+        assert relative_difference(found, free) < 1e-5
+        assert heads[0].usage()["buffer_bytes"] > HEAD_BUFFERS
+        assert heads[1].usage()["buffer_bytes"] <= HEAD_BUFFERS
+
+
 def test_cache_beyond_the_memory_limit_changes_nothing(plain: Package) -> None:
     spec = plain.spec
     stage = NativeEngine().load_blocks(plain, range(3), memory_for(plain, 3.2))
