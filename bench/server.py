@@ -33,6 +33,7 @@ from typing import Any
 
 CLIENTS_TOGETHER = 8
 PREFIX_TOKENS = 1000
+LEAST_COMMON = 0.7
 
 
 @dataclass
@@ -220,13 +221,16 @@ async def speed(package: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                 one = prompts(model, 32, 1, seed)[0]
                 own = engine_rate(model, one, arguments.new_tokens)
                 single = (await stream(port, "/v1/completions", {**body, "prompt": one})).rate
-                several = await together_rate(port, body, prompts(model, 32, CLIENTS_TOGETHER, 100 + seed))
+                several, prompts_too = await together_rates(
+                    port, body, prompts(model, 32, CLIENTS_TOGETHER, 100 + seed)
+                )
                 first, second = await first_tokens(port, *prompts(model, PREFIX_TOKENS, 3, 200 + seed))
                 rounds.append(
                     {
                         "engine_tps": own,
                         "one_client_tps": single,
                         "eight_clients_tps": several,
+                        "eight_with_prompts_tps": prompts_too,
                         "first_ttft_s": first,
                         "shared_prefix_ttft_s": second,
                         "one_client_of_engine": single / own,
@@ -245,12 +249,18 @@ def engine_rate(model: Any, prompt: list[int], new_tokens: int) -> float:
         return float(model.answer(prompt, settings, session).finish().statistics.decode_tps)
 
 
-async def together_rate(port: int, body: dict[str, Any], inputs: list[list[int]]) -> float:
+async def together_rates(port: int, body: dict[str, Any], inputs: list[list[int]]) -> tuple[float, float]:
+    """Tokens a second of clients that ask at once: the sum of their rates, each as one client's, and the rate
+    from the first token of all to the last, which counts the time of the later ones' prompts, too."""
     streams = await asyncio.gather(
         *(stream(port, "/v1/completions", {**body, "prompt": prompt}) for prompt in inputs)
     )
+    began, ended = min(s.first for s in streams), max(s.last for s in streams)
+    common = min(s.last for s in streams) - max(s.first for s in streams)
+    if common < LEAST_COMMON * (ended - began):  # rates of streams one after the other have no sum
+        raise SystemExit(f"the streams ran together for {common:.2f} s of {ended - began:.2f} s only")
     tokens = sum(stream.tokens - 1 for stream in streams)
-    return tokens / (max(s.last for s in streams) - min(s.first for s in streams))
+    return sum(stream.rate for stream in streams), tokens / (ended - began)
 
 
 async def first_tokens(port: int, prefix: list[int], one: list[int], two: list[int]) -> tuple[float, float]:
