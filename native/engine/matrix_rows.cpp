@@ -115,6 +115,7 @@ struct RowProduct {
             Octets chosen[C];
             for (int c = 0; c < C; ++c) {
                 const std::uint8_t* from = codes + distance * c;
+                if (vector * VECTOR_BYTES % LINE == 0) __builtin_prefetch(from + READ_AHEAD);
                 chosen[c] = left < VECTOR_BYTES ? load_octets_part(from, left) : load_octets(from);
             }
             add_vector(chosen, activations, vector, scales);
