@@ -2,10 +2,10 @@
 
 For each combination of model, context, KV type and memory limit, the planner predicts peak memory and
 speed; then a process of its own runs it, under a hard limit of the kernel a little above the prediction,
-and reports its peak (VmHWM) and the median time of a decoded token with the context full. Prints a line
-for each and, at the end, one JSON object. Models are made in `--folder` once. A disk that others use too is
-faster at one time than at another: `--add` makes another round of what is in the report, measuring the
-machine again, and medians of all rounds count.
+and reports its peak (VmHWM) and the rate of the 64 tokens that fill the context, after some seconds of the
+same. Prints a line for each and, at the end, one JSON object. Models are made in `--folder` once. A disk
+that others use too is faster at one time than at another: `--add` makes another round of what is in the
+report, measuring the machine again, and medians of all rounds count.
 """
 
 from __future__ import annotations

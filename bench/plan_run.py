@@ -1,13 +1,13 @@
 """Runs one plan and says what it took: the inner process of `bench/plan.py`.
 
-Enters: a task in JSON. Leaves: a report in JSON, of the second of two conversations that fill the context,
-and the peak of the process. What a command of `pocketglm` imports is imported, and nothing else.
+Enters: a task in JSON. Leaves: a report in JSON, of conversations that fill the context, one after the
+other, without those of the first seconds, and the peak of the process. What a command of `pocketglm`
+imports is imported, and nothing else.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -19,38 +19,44 @@ from pocketglm.generate.memory_budget import anonymous_bytes
 from pocketglm.generate.model import Model, load
 from pocketglm.plan.placement import Placement
 
-NEW_TOKENS = 12
+NEW_TOKENS = 64
+WARM_S, MEASURED_S = 2.0, 2.0
+"""Conversations go on for so long before they count, and then until the last one has begun."""
 
 
 def run(task: Mapping[str, Any]) -> dict[str, float]:
-    """Fill the context but for some tokens, then decode these; twice."""
+    """Fill the context but for some tokens, then decode these; again and again."""
     placement = Placement.from_dict(task["placement"])
     began = time.perf_counter()
     with load(task["package"], placement=placement, threads=task["threads"], lookup=0) as model:
         load_s = time.perf_counter() - began
         (prompt,) = bench_prompts(model, model.context - NEW_TOKENS, 1)
-        for _ in range(2):
-            prefill_s, steps = converse(model, prompt)
+        found: list[tuple[float, float]] = []
+        warm = time.perf_counter() + WARM_S
+        while not found or time.perf_counter() < warm + MEASURED_S:
+            counts = time.perf_counter() > warm
+            seconds = converse(model, prompt)
+            if counts:
+                found.append(seconds)
+        prefill_s, decode_s = map(sum, zip(*found, strict=True))
         return {
             "load_s": load_s,
-            "prefill_tps": len(prompt) / prefill_s,
-            "decode_tps": 1 / statistics.median(steps),
+            "prefill_tps": len(found) * len(prompt) / prefill_s,
+            "decode_tps": len(found) * NEW_TOKENS / decode_s,
             "peak_bytes": peak_rss_bytes(),
             "anonymous_bytes": anonymous_bytes(),
         }
 
 
-def converse(model: Model, prompt: list[int]) -> tuple[float, list[float]]:
-    """Seconds of the prompt, and of each token of the answer."""
+def converse(model: Model, prompt: list[int]) -> tuple[float, float]:
+    """Seconds of the prompt, and of the answer's tokens."""
     with model.session() as session:
         began = time.perf_counter()
         token = int(session.forward(prompt, last_only=True)[-1].argmax())
-        prefill_s, steps = time.perf_counter() - began, []
+        decoding = time.perf_counter()
         for _ in range(NEW_TOKENS):
-            began = time.perf_counter()
             token = int(session.forward([token], last_only=True)[-1].argmax())
-            steps.append(time.perf_counter() - began)
-    return prefill_s, steps
+        return decoding - began, time.perf_counter() - decoding
 
 
 if __name__ == "__main__":

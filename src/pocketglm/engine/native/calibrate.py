@@ -36,7 +36,7 @@ LEAST_SECONDS = 0.04
 MOST_STEPS = 40
 LEAST_TOKENS, MOST_TOKENS, TOKENS_S = 12, 100, 0.25
 """Whole tokens are made until this many seconds have passed."""
-LEAST_STREAMED, STREAMED_S = 3, 0.12
+LEAST_STREAMED, STREAMED_S = 3, 0.3
 """Passes that are read, and seconds, each of the times that they are measured."""
 MORE_READING = 2
 """Times as long as computing, in a pass with few blocks read."""
@@ -80,18 +80,23 @@ def disk_rate(files: Iterable[Path]) -> float:
 def measure_rates(package: Package, threads: int, bandwidths: Bandwidths) -> Rates:
     """Run the blocks of `measured_blocks`, and the head."""
     blocks = measured_blocks(package)
-    with _loaded(package, blocks, "float16", threads) as stage, _loaded_head(package, threads) as head:
+    first, *others = KV_TYPES
+    positions = {}
+    with _loaded(package, blocks, first, threads) as stage, _loaded_head(package, threads) as head:
         clock = _Clock(package, stage)
         clock.step(0)  # the weights are in memory and the kernels' tables made
         tokens = [clock.token(package, head)]
         row_s, row_position_s = clock.prefill()
         tokens.append(clock.token(package, head))
-    # Other work may take a processor for a second, and double one of the two, seldom both
-    blocks_s, head_s, step_s = (min(seconds) for seconds in zip(*tokens, strict=True))
-    disk, positions = _Disk(package, blocks, threads, blocks_s), {}
+        positions[first] = clock.position_s(_least_position_s(package, first, bandwidths))
+        tokens.append(clock.token(package, head))
+    # Other work may take a processor for a second, and double one of the three, seldom two
+    blocks_s, head_s, step_s = (statistics.median(seconds) for seconds in zip(*tokens, strict=True))
+    disk = _Disk(package, blocks, threads, blocks_s)
     disk.measure()
-    for kv in KV_TYPES:
-        positions[kv] = _position_seconds(package, blocks, kv, threads, bandwidths.read)
+    for kv in others:
+        with _loaded(package, blocks, kv, threads) as stage:
+            positions[kv] = _Clock(package, stage).position_s(_least_position_s(package, kv, bandwidths))
         disk.measure()  # between other things: what others do with it comes and goes within seconds
     return Rates(
         bandwidths,
@@ -163,14 +168,16 @@ class _Clock:
             times.append(min(seconds) / PREFILL_ROWS)
         return times[0], max(0.0, times[1] - times[0]) / self.filled
 
-    def positions(self) -> float:
-        """Seconds that a cached position adds to a pass of one row. Long and short passes take turns, so
-        that other work on the machine meets both."""
+    def position_s(self, least: float) -> float:
+        """Seconds that a cached position adds to a block's pass of one row, `least` or more: short runs may
+        not tell it from noise. Long and short passes take turns, so that other work on the machine meets
+        both."""
+        self.step(1)
         long, short = [], []
         for _ in range(ROUNDS):
             long.append(self.step(1))
             short.append(self.step(0))
-        return max(0.0, min(long) - min(short)) / self.filled
+        return max(least, (min(long) - min(short)) / self.filled / len(self._stage.blocks))
 
     def _forward(self, sequence: int, rows: int) -> None:
         start = self._stage.length(sequence)
@@ -179,13 +186,9 @@ class _Clock:
         self._stage.forward(self._hidden[:rows], Batch((segment,)))
 
 
-def _position_seconds(package: Package, blocks: range, kv: KVType, threads: int, read: float) -> float:
-    """At least the time that its bytes take to be read: short runs may not tell it from noise."""
-    least = kv_bytes_per_token(package.spec, kv) / package.spec.num_blocks / read
-    with _loaded(package, blocks, kv, threads) as stage:
-        clock = _Clock(package, stage)
-        clock.step(1)
-        return max(least, clock.positions() / len(blocks))
+def _least_position_s(package: Package, kv: KVType, bandwidths: Bandwidths) -> float:
+    """The time that a position's bytes of one block take to be read."""
+    return kv_bytes_per_token(package.spec, kv) / package.spec.num_blocks / bandwidths.read
 
 
 class _Disk:
@@ -220,7 +223,8 @@ class _Disk:
         self._crowding.append(lost / (lost + self._compute_s))
 
     def crowding(self) -> float:
-        return statistics.median(self._crowding)
+        """Over all times, as the rate: what reading and computing lose comes and goes within seconds too."""
+        return statistics.mean(self._crowding)
 
     def rate(self) -> float:
         """Bytes a second, over all times: between a busy disk's rate and an idle one's."""
