@@ -127,6 +127,16 @@ def test_more_memory_never_moves_blocks_to_disk(
         assert wider.placement.count("gpu") >= less.placement.count("gpu")
 
 
+def test_a_gpu_that_takes_more_ram_than_it_saves_is_left_alone() -> None:
+    ram, on_gpu = 9 * GIB // 4, 3 * GIB // 2
+    alone = plan(("chatglm", 4), ram, context=2048, kv="float16")
+    beside = plan(("chatglm", 4), ram, on_gpu, context=2048, kv="float16")
+    assert beside.placement.blocks == alone.placement.blocks
+    assert any("GPU: no block" in reason for reason in beside.reasons)
+    with pytest.raises(ResourceError, match="GiB of RAM are too little"):
+        plan(("chatglm", 4), ram, on_gpu, context=2048, kv="float16", gpu_layers=3)
+
+
 def test_everything_stays_in_ram_where_it_fits() -> None:
     made = plan(("chatglm", 4), 16 * GIB)
     assert made.placement.text == "ram:0-27,ram:head"

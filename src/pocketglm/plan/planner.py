@@ -229,22 +229,36 @@ class _Planner:
     # ---- blocks ----
 
     def _place(self, kv: KVType, context: int) -> Placement:
-        on_gpu = self._blocks_on_gpu(kv, context)
+        """As many blocks on the GPU as fit or were asked for. But a GPU takes RAM too: none are on it where
+        more of them would be read from disk then, or nothing would fit."""
+        most = self._blocks_on_gpu(kv, context)
+        counts = [most, 0] if most and self._limits.gpu_layers is None else [most]
+        fitting = [placed for count in counts if (placed := self._with_on_gpu(count, kv, context))]
+        if not fitting:
+            raise self._too_small(self._on_gpu(most, kv), context)
+        chosen = min(fitting, key=lambda placed: placed.count("disk"))
+        on_gpu = chosen.count("gpu")
+        if on_gpu < most:
+            self._say("GPU: no block, since what it takes of the RAM is more than it saves")
+        elif self._gpu is not None:
+            self._say_gpu(on_gpu, "as many as fit" if self._limits.gpu_layers is None else "as asked")
+        self._say_ram(self._spec.num_blocks - on_gpu, chosen.count("disk"), chosen)
+        return chosen
+
+    def _with_on_gpu(self, on_gpu: int, kv: KVType, context: int) -> Placement | None:
+        """The first blocks on the GPU, and as few of the others on disk as need be; None: nothing fits."""
         placement = self._on_gpu(on_gpu, kv)
-        rest = self._spec.num_blocks - on_gpu
-        for count in range(rest + 1):
+        for count in range(self._spec.num_blocks - on_gpu + 1):
             streamed = self._streamed(placement, count)
             if self._fits(streamed, context):
-                self._say_ram(rest, count, streamed)
                 return streamed
-        raise self._too_small(placement, context)
+        return None
 
     def _blocks_on_gpu(self, kv: KVType, context: int) -> int:
         if self._gpu is None:
             return 0
         most, asked = self._most_on_gpu(kv, context), self._limits.gpu_layers
         if asked is None:
-            self._say_gpu(most, "as many as fit")
             return most
         count = min(asked, self._spec.num_blocks)
         if count > most:
@@ -254,7 +268,6 @@ class _Planner:
                 f"{_size(self._gpu_limit)} may be used",
                 hint=f"{most} blocks fit: --gpu-layers {most}, or a shorter --context, or --kv int8",
             )
-        self._say_gpu(count, "as asked")
         return count
 
     def _most_on_gpu(self, kv: KVType, context: int) -> int:
