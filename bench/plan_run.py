@@ -21,7 +21,7 @@ from pocketglm.plan.placement import Placement
 
 NEW_TOKENS = 64
 WARM_S, MEASURED_S = 2.0, 2.0
-"""Conversations go on for so long before they count, and then until the last one has begun."""
+"""For so long, or a whole one, conversations follow one another before they count, and then count."""
 
 
 def run(task: Mapping[str, Any]) -> dict[str, float]:
@@ -31,13 +31,8 @@ def run(task: Mapping[str, Any]) -> dict[str, float]:
     with load(task["package"], placement=placement, threads=task["threads"], lookup=0) as model:
         load_s = time.perf_counter() - began
         (prompt,) = bench_prompts(model, model.context - NEW_TOKENS, 1)
-        found: list[tuple[float, float]] = []
-        warm = time.perf_counter() + WARM_S
-        while not found or time.perf_counter() < warm + MEASURED_S:
-            counts = time.perf_counter() > warm
-            seconds = converse(model, prompt)
-            if counts:
-                found.append(seconds)
+        conversations(model, prompt, WARM_S)
+        found = conversations(model, prompt, MEASURED_S)
         prefill_s, decode_s = map(sum, zip(*found, strict=True))
         return {
             "load_s": load_s,
@@ -46,6 +41,15 @@ def run(task: Mapping[str, Any]) -> dict[str, float]:
             "peak_bytes": peak_rss_bytes(),
             "anonymous_bytes": anonymous_bytes(),
         }
+
+
+def conversations(model: Model, prompt: list[int], seconds: float) -> list[tuple[float, float]]:
+    """One after the other; none begins after so many seconds."""
+    end = time.perf_counter() + seconds
+    found = [converse(model, prompt)]
+    while time.perf_counter() < end:
+        found.append(converse(model, prompt))
+    return found
 
 
 def converse(model: Model, prompt: list[int]) -> tuple[float, float]:
