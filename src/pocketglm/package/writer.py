@@ -23,6 +23,7 @@ from pocketglm.package.manifest import FileEntry
 from pocketglm.quantize.rows import QuantizedRows
 
 HASH_CHUNK = 4 << 20
+HUGE_PAGE = 2 << 20
 
 
 class FileWriter:
@@ -35,7 +36,11 @@ class FileWriter:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         with disk_errors(path):
             self._descriptor = os.open(self._temporary, flags, 0o644)
-            os.ftruncate(self._descriptor, size)
+            try:
+                os.ftruncate(self._descriptor, size)
+            except OSError:
+                self.abandon()
+                raise
 
     def write(self, offset: int, data: NDArray[Any] | bytes) -> None:
         view = memoryview(data if isinstance(data, bytes) else np.ascontiguousarray(data).data).cast("B")
@@ -69,9 +74,24 @@ class WeightFileWriter(FileWriter):
     def __init__(self, directory: Path, layout: WeightLayout) -> None:
         super().__init__(directory / layout.file, layout.size)
         self._entries = {entry.name: entry for entry in layout.entries}
-        for entry in layout.entries:
-            if isinstance(entry, LinearEntry) and entry.format.quantized:
-                self.write(entry.offset, linear_header(entry))
+        try:
+            self._fill()
+            for entry in layout.entries:
+                if isinstance(entry, LinearEntry) and entry.format.quantized:
+                    self.write(entry.offset, linear_header(entry))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _fill(self) -> None:
+        """Zeros, in large pieces, before anything else.
+
+        Linux caches a file in pages as large as what is first written to them, and an engine that maps huge
+        ones decodes up to a quarter faster.
+        """
+        zeros = bytes(min(self.size, 8 * HUGE_PAGE))
+        for start in range(0, self.size, len(zeros) or 1):
+            self.write(start, zeros[: self.size - start])
 
     def write_quantized(self, name: str, start: int, rows: QuantizedRows) -> None:
         """Codes, scales and zeros of rows start..start+len of a quantized linear layer."""
