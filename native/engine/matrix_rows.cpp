@@ -90,10 +90,12 @@ struct RowProduct {
                 Octets chosen[C];
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) {
-                    chosen[c] = load_octets(codes + distance * c);
-                    asm("" : VECTOR_IN_OUT(chosen[c]));  // GCC would load it once for each half
-                    if (vector * VECTOR_BYTES % LINE == 0)
-                        __builtin_prefetch(codes + distance * c + READ_AHEAD);
+                    const std::uint8_t* from = codes + distance * c;
+                    chosen[c] = load_octets(from);
+                    // In this order: GCC would load it once for each half, and fetch a chunk's lines all at
+                    // once, which makes the loads wait.
+                    asm volatile("" : VECTOR_IN_OUT(chosen[c]), "+r"(from));
+                    if (vector * VECTOR_BYTES % LINE == 0) __builtin_prefetch(from + READ_AHEAD);
                 }
                 add_vector(chosen, activations, vector, scales);
                 codes += VECTOR_BYTES;
