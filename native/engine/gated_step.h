@@ -33,7 +33,7 @@ class GatedStep {
           rows_(rows),
           step_(kernels.channel_step(linear, rows)),
           own_scratch_(round_up(step_scratch_bytes(kernels, linear, rows))),
-          most_(most_channels(threads)) {}
+          most_(most_channels(kernels, linear, size_, rows, threads)) {}
 
     // Bytes of a thread's scratch memory. Fewer rows never need more.
     std::size_t scratch_bytes() const {
@@ -47,7 +47,7 @@ class GatedStep {
         const std::int32_t piece = channel_piece();
         const std::size_t stride = piece + PADDING;
         const MatrixProduct product(step, linear_, scratch);
-        member.share(size_, piece, [&](int first, int last) {
+        member.share(size_, Pieces(piece, step_), [&](int first, int last) {
             const std::int32_t count = last - first;
             product.multiply(channels_of(linear_, first, count), 0, count, out + first, size_);
             product.multiply(channels_of(linear_, size_ + first, count), 0, count, up, stride);
@@ -67,14 +67,6 @@ class GatedStep {
         return (bytes + Buffer::ALIGNMENT - 1) / Buffer::ALIGNMENT * Buffer::ALIGNMENT;
     }
 
-    // For few rows: as in MatrixStep::channel_piece, enough pieces, of weights that stay cached.
-    std::int32_t most_channels(int threads) const {
-        constexpr std::int32_t PIECES_PER_THREAD = 8;
-        constexpr std::size_t PIECE_BYTES = 512 << 10;
-        const std::size_t cached = PIECE_BYTES / linear_.row_bytes();
-        const std::int32_t even = size_ / (PIECES_PER_THREAD * threads);
-        return static_cast<std::int32_t>(std::min<std::size_t>(even, cached));
-    }
     std::size_t cached_values() const {
         return std::min(CACHED_VALUES, static_cast<std::size_t>(rows_) * most_);
     }

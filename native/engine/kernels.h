@@ -48,10 +48,11 @@ struct Kernels {
                     std::int32_t last, const Activations& out);
     // out[r * out_stride + c] = x[r] . W[c] + bias[c] for all prepared rows r and output channels c in
     // [first, last). `scratch` is scratch_bytes(...) bytes of one thread, which has called `begin` once
-    // before. Where `begin` returns true, the outliers' products are added as well: their weights are at
-    // hand, unpacked.
+    // before. Where `adds_outliers`, the outliers' products are added as well: their weights are at hand,
+    // unpacked.
     std::size_t (*scratch_bytes)(const LinearView& linear, std::int32_t count);
-    bool (*begin)(const LinearView& linear, const Activations& x, void* scratch);
+    void (*begin)(const LinearView& linear, const Activations& x, void* scratch);
+    bool (*adds_outliers)(std::int32_t count);
     void (*matmul)(const LinearView& linear, const Activations& x, std::int32_t first, std::int32_t last,
                    float* out, std::size_t out_stride, void* scratch);
     // Channels a call of `matmul` should take at least, and a multiple of which ranges should be. Few long

@@ -79,7 +79,8 @@ std::vector<float> multiply(const Kernels& kernels, const LinearView& view, cons
     std::vector<float> out(static_cast<std::size_t>(count) * view.rows);
     const Activations activations{data, count, outliers};
     kernels.prepare(view, x.data(), view.inputs, 0, count, activations);
-    const bool added = kernels.begin(view, activations, scratch);
+    kernels.begin(view, activations, scratch);
+    const bool added = kernels.adds_outliers(activations.count);
     if (included != nullptr) *included = added;
     kernels.matmul(view, activations, 0, view.rows, out.data(), view.rows, scratch);
     std::free(data);

@@ -17,10 +17,11 @@ std::size_t scratch_bytes(const LinearView& linear, std::int32_t count) {
                                      : panel_scratch_bytes(linear);
 }
 
-bool begin(const LinearView& linear, const Activations& x, void* scratch) {
+void begin(const LinearView& linear, const Activations& x, void* scratch) {
     if (few_rows(linear, x.count)) begin_few(x, scratch);
-    return x.count > ROWS_AT_ONCE;
 }
+
+bool adds_outliers(std::int32_t count) { return count > ROWS_AT_ONCE; }
 
 std::int32_t channel_step(const LinearView&, std::int32_t count) {
     constexpr int LEAST_CHANNELS = 16;  // a cache line of a row of the output
@@ -84,8 +85,16 @@ std::uint64_t dot_products(std::size_t rounds) {
 
 }  // namespace
 
-const Kernels kernels = {
-    KERNELS_NAME, activation_bytes, prepare, scratch_bytes, begin,
-    matmul,       channel_step,     read,    dot_products,  2 * PEAK_CHAINS * VECTOR_BYTES};
+const Kernels kernels = {KERNELS_NAME,
+                         activation_bytes,
+                         prepare,
+                         scratch_bytes,
+                         begin,
+                         adds_outliers,
+                         matmul,
+                         channel_step,
+                         read,
+                         dot_products,
+                         2 * PEAK_CHAINS * VECTOR_BYTES};
 
 }  // namespace pocketglm::POCKETGLM_ISA

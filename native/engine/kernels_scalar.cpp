@@ -101,7 +101,9 @@ void prepare(const LinearView& linear, const float* x, std::size_t stride, std::
 
 std::size_t scratch_bytes(const LinearView&, std::int32_t) { return ALIGNMENT; }
 
-bool begin(const LinearView&, const Activations&, void*) { return false; }
+void begin(const LinearView&, const Activations&, void*) {}
+
+bool adds_outliers(std::int32_t) { return false; }
 
 std::int32_t channel_step(const LinearView&, std::int32_t) { return 8; }
 
@@ -205,7 +207,7 @@ std::uint64_t dot_products(std::size_t rounds) {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {"scalar", activation_bytes, prepare, scratch_bytes, begin,
+const Kernels kernels = {"scalar", activation_bytes, prepare, scratch_bytes, begin, adds_outliers,
                          matmul,   channel_step,     read,    dot_products,  2 * 32};
 
 }  // namespace pocketglm::POCKETGLM_ISA

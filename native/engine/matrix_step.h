@@ -11,9 +11,23 @@
 
 namespace pocketglm {
 
-// Rows a thread takes at a time in steps that go row by row.
+// Rows a thread takes at a time in steps that go row by row. Rows of tiles in pairs, which share lines of the
+// cache.
 inline int row_piece(const Member& member, int rows) {
-    return std::clamp(rows / (4 * member.count()), 1, 16);
+    const int pair = rows > member.count() && rows > 4 ? 2 : 1;
+    return std::clamp(rows / (4 * member.count()), pair, 16);
+}
+
+// Channels of a piece, of `channels`, for `count` rows: enough pieces that a thread which starts late leaves
+// its part to the others, and, where outliers are added afterwards, so few bytes that the weights which they
+// need are still in the second-level cache.
+inline std::int32_t most_channels(const Kernels& kernels, const LinearView& linear, std::int32_t channels,
+                                  std::int32_t count, int threads) {
+    constexpr std::int32_t PIECES_PER_THREAD = 8;
+    constexpr std::size_t PIECE_BYTES = 512 << 10;
+    const std::int32_t even = channels / (PIECES_PER_THREAD * threads);
+    if (kernels.adds_outliers(count)) return even;
+    return static_cast<std::int32_t>(std::min<std::size_t>(even, PIECE_BYTES / linear.row_bytes()));
 }
 
 // The products x W^T of rows, in two steps with a barrier between them.
@@ -38,16 +52,11 @@ struct MatrixStep {
     void multiply(Member& member, const LinearView& linear, float* out, std::size_t stride,
                   void* scratch) const;
 
-    std::int32_t channel_piece(const Member& member, const LinearView& linear) const {
-        // Enough pieces that a thread which starts late leaves its part to the others, and so few bytes that
-        // the weights which outliers need are still in the second-level cache.
-        constexpr std::int32_t PIECES_PER_THREAD = 8;
-        constexpr std::size_t PIECE_BYTES = 512 << 10;
+    Pieces channel_pieces(const Member& member, const LinearView& linear) const {
         const std::int32_t step = kernels.channel_step(linear, activations.count);
-        const std::int32_t even = linear.rows / (PIECES_PER_THREAD * member.count());
-        const std::int32_t cached =
-            static_cast<std::int32_t>(std::min<std::size_t>(linear.rows, PIECE_BYTES / linear.row_bytes()));
-        return std::max(step, (std::min(even, cached) + step - 1) / step * step);
+        const std::int32_t most =
+            most_channels(kernels, linear, linear.rows, activations.count, member.count());
+        return {std::max(step, (most + step - 1) / step * step), step};
     }
 };
 
@@ -57,13 +66,13 @@ class MatrixProduct {
     MatrixProduct(const MatrixStep& step, const LinearView& linear, void* scratch)
         : step_(step), x_(step.activations), scratch_(scratch) {
         if (linear.bits < 16) x_.outliers = step.outliers;
-        included_ = step.kernels.begin(linear, x_, scratch);
+        step.kernels.begin(linear, x_, scratch);
     }
 
     // out[r * stride + c] for all rows and the channels [first, last) of the layer, or of a part of it.
     void multiply(const LinearView& linear, int first, int last, float* out, std::size_t stride) const {
         step_.kernels.matmul(linear, x_, first, last, out, stride, scratch_);
-        if (x_.outliers == nullptr || included_) return;
+        if (x_.outliers == nullptr || step_.kernels.adds_outliers(x_.count)) return;
         step_.math.add_outliers(linear, x_.outliers, x_.count, first, last, out, stride, scratch_);
     }
 
@@ -71,13 +80,12 @@ class MatrixProduct {
     const MatrixStep& step_;
     Activations x_;
     void* scratch_;
-    bool included_;
 };
 
 inline void MatrixStep::multiply(Member& member, const LinearView& linear, float* out, std::size_t stride,
                                  void* scratch) const {
     const MatrixProduct product(*this, linear, scratch);
-    member.share(linear.rows, channel_piece(member, linear),
+    member.share(linear.rows, channel_pieces(member, linear),
                  [&](int first, int last) { product.multiply(linear, first, last, out, stride); });
 }
 

@@ -48,13 +48,13 @@ inline void pause() {
 
 int Member::count() const { return team_.count(); }
 
-int Member::take(int total, int piece) {
+int Member::take(int total, const Pieces& pieces, int* first) {
     std::uint64_t taken = team_.taken_.load(std::memory_order_acquire);
     for (;;) {
-        const int first = static_cast<int>(low(taken));
-        if (high(taken) != step_ || first >= total) return -1;
-        const int count = std::min(piece, total - first);
-        if (team_.taken_.compare_exchange_weak(taken, taken + count, std::memory_order_acq_rel)) return first;
+        *first = static_cast<int>(low(taken));
+        if (high(taken) != step_ || *first >= total) return 0;
+        const int count = pieces.next(total - *first, team_.count());
+        if (team_.taken_.compare_exchange_weak(taken, taken + count, std::memory_order_acq_rel)) return count;
     }
 }
 

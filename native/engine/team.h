@@ -23,6 +23,20 @@ namespace pocketglm {
 
 class Team;
 
+// How a step is divided. Pieces of one size, or, where `least` is smaller, ones that get smaller towards the
+// end of the step, so that all threads end it together: multiples of `least` but for the last.
+struct Pieces {
+    int most, least;
+
+    Pieces(int all) : most(all), least(all) {}
+    Pieces(int first, int last) : most(first), least(last) {}
+    // Of the next piece, where `left` are left for `threads`.
+    int next(int left, int threads) const {
+        const int part = left / (2 * threads) / least * least;
+        return std::min(left, std::clamp(part, least, most));
+    }
+};
+
 // One thread's part in a run. All members call `share` and `barrier` in the same order, in turns.
 class Member {
   public:
@@ -32,18 +46,18 @@ class Member {
     int count() const;
     // Takes pieces of [0, total), total > 0, until nothing is left: body(first, last).
     template <typename Body>
-    void share(int total, int piece, Body body) {
-        for (int first = take(total, piece); first >= 0; first = take(total, piece)) {
-            const int last = first + std::min(piece, total - first);
-            body(first, last);
-            finish(last - first, total);
+    void share(int total, Pieces pieces, Body body) {
+        int first = 0;
+        while (const int count = take(total, pieces, &first)) {
+            body(first, first + count);
+            finish(count, total);
         }
     }
     // Waits until the step that was shared before is done. What it wrote can be read after it.
     void barrier();
 
   private:
-    int take(int total, int piece);
+    int take(int total, const Pieces& pieces, int* first);  // how many, 0 at the end
     void finish(int count, int total);
 
     Team& team_;
