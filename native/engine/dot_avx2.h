@@ -15,7 +15,8 @@ typedef std::uint8_t Octets __attribute__((vector_size(4 * WIDTH)));
 #define POCKETGLM_VNNI
 #endif
 
-constexpr int STEP_BYTES = 4;  // inputs of one channel that one lane of a dot product takes
+constexpr int STEP_BYTES = 4;      // inputs of one channel that one lane of a dot product takes
+constexpr int STEPS_TOGETHER = 8;  // of a row in a tile: no two threads write one line at a time
 constexpr int PANEL_VECTORS = 2;
 #if defined(POCKETGLM_VNNI)
 constexpr int TILE_ROWS = 6;  // 12 accumulators of the 16 registers
@@ -142,26 +143,25 @@ inline void exchange(Ints& a, Ints& b) {
     }
 }
 
-// sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile, [step][row][4].
+// sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile.
 template <int BITS, int R>
 inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps,
                       Ints (&sums)[R][PANEL_VECTORS]) {
+    constexpr int RUN = 4 * STEPS_TOGETHER;
 #if !defined(POCKETGLM_VNNI)
     if constexpr (BITS == 4) {
         // 8 pairs of nibbles' products fit 16 bits (8 * 3810 < 32768): widen once for 8 steps.
-        constexpr int RUN = 8;
-        for (int start = 0; start < steps; start += RUN) {
+        static_assert(STEPS_TOGETHER <= 8, "or the pairs' sums saturate");
+        for (int start = 0; start < steps; start += STEPS_TOGETHER, x += RUN * (R - 1)) {
             __m256i pairs[R][PANEL_VECTORS] = {};
-            for (int step = 0; step < RUN; ++step) {
+            for (int step = 0; step < STEPS_TOGETHER; ++step, panel += 64, x += 4) {
                 const Octets codes0 = load_octets(panel), codes1 = load_octets(panel + 32);
 #pragma GCC unroll 16
                 for (int r = 0; r < R; ++r) {
-                    const Octets word = repeat_word(x + 4 * r);
+                    const Octets word = repeat_word(x + RUN * r);
                     pairs[r][0] = _mm256_add_epi16(pairs[r][0], pair_products<4>(codes0, word));
                     pairs[r][1] = _mm256_add_epi16(pairs[r][1], pair_products<4>(codes1, word));
                 }
-                panel += 64;
-                x += 4 * R;
             }
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
@@ -172,16 +172,16 @@ inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps
         return;
     }
 #endif
-    for (int step = 0; step < steps; ++step) {
-        const Octets codes0 = load_octets(panel), codes1 = load_octets(panel + 32);
+    for (int start = 0; start < steps; start += STEPS_TOGETHER, x += RUN * (R - 1)) {
+        for (int step = 0; step < STEPS_TOGETHER; ++step, panel += 64, x += 4) {
+            const Octets codes0 = load_octets(panel), codes1 = load_octets(panel + 32);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-            const Octets word = repeat_word(x + 4 * r);
-            sums[r][0] = dot<BITS>(sums[r][0], codes0, word);
-            sums[r][1] = dot<BITS>(sums[r][1], codes1, word);
+            for (int r = 0; r < R; ++r) {
+                const Octets word = repeat_word(x + RUN * r);
+                sums[r][0] = dot<BITS>(sums[r][0], codes0, word);
+                sums[r][1] = dot<BITS>(sums[r][1], codes1, word);
+            }
         }
-        panel += 64;
-        x += 4 * R;
     }
 }
 

@@ -11,8 +11,9 @@ using namespace decoder::POCKETGLM_ISA;
 
 typedef std::uint8_t Octets __attribute__((vector_size(4 * WIDTH)));
 
-constexpr int STEP_BYTES = 4;     // inputs of one channel that one lane of a dot product takes
-constexpr int PANEL_VECTORS = 2;  // 28 accumulators of the 32 registers in a tile of 14 rows
+constexpr int STEP_BYTES = 4;      // inputs of one channel that one lane of a dot product takes
+constexpr int STEPS_TOGETHER = 8;  // of a row in a tile: no two threads write one line at a time
+constexpr int PANEL_VECTORS = 2;   // 28 accumulators of the 32 registers in a tile of 14 rows
 constexpr int TILE_ROWS = 14;
 constexpr bool SIGNED_CODES = false;  // VPDPBUSD takes the stored, unsigned codes
 
@@ -37,6 +38,12 @@ inline Octets high_nibbles(Octets value) {
 template <int BITS>
 inline Ints dot(Ints sums, Octets codes, Octets x) {
     return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)x);
+}
+// The same for sums that stay in registers through a loop: GCC 12 moves those of the intrinsic about.
+template <int BITS>
+inline Ints add_dot(Ints sums, Octets codes, Octets x) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(codes), "v"(x));
+    return sums;
 }
 
 inline Floats to_floats(Ints value) { return (Floats)_mm512_cvtepi32_ps((__m512i)value); }
@@ -73,47 +80,44 @@ inline void load_pairs(const std::uint16_t* from, Floats& zeros, Floats& scales)
     split_alphas((Ints)_mm512_loadu_si512(from), zeros, scales);
 }
 
-// vector i, lane j becomes vector j, lane i. Within 128 bits first: those shuffles are the cheap ones.
-inline void transpose(Ints (&m)[WIDTH]) {
-    __m512i quads[WIDTH];  // [4 k + c], 128-bit lane L: column 4 L + c of the rows 4 k to 4 k + 3
-#pragma GCC unroll 4
-    for (int k = 0; k < WIDTH; k += 4) {
-        const __m512i a = (__m512i)m[k], b = (__m512i)m[k + 1], c = (__m512i)m[k + 2], d = (__m512i)m[k + 3];
-        const __m512i ab0 = _mm512_unpacklo_epi32(a, b), ab2 = _mm512_unpackhi_epi32(a, b);
-        const __m512i cd0 = _mm512_unpacklo_epi32(c, d), cd2 = _mm512_unpackhi_epi32(c, d);
-        quads[k] = _mm512_unpacklo_epi64(ab0, cd0);
-        quads[k + 1] = _mm512_unpackhi_epi64(ab0, cd0);
-        quads[k + 2] = _mm512_unpacklo_epi64(ab2, cd2);
-        quads[k + 3] = _mm512_unpackhi_epi64(ab2, cd2);
-    }
-    constexpr int EVEN = 0x88, ODD = 0xdd;  // two of four lanes from each
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-        const __m512i even0 = _mm512_shuffle_i32x4(quads[c], quads[4 + c], EVEN);
-        const __m512i odd0 = _mm512_shuffle_i32x4(quads[c], quads[4 + c], ODD);
-        const __m512i even1 = _mm512_shuffle_i32x4(quads[8 + c], quads[12 + c], EVEN);
-        const __m512i odd1 = _mm512_shuffle_i32x4(quads[8 + c], quads[12 + c], ODD);
-        m[c] = (Ints)_mm512_shuffle_i32x4(even0, even1, EVEN);
-        m[4 + c] = (Ints)_mm512_shuffle_i32x4(odd0, odd1, EVEN);
-        m[8 + c] = (Ints)_mm512_shuffle_i32x4(even0, even1, ODD);
-        m[12 + c] = (Ints)_mm512_shuffle_i32x4(odd0, odd1, ODD);
-    }
+// In every four lanes, vector i, lane j becomes vector j, lane i.
+inline void transpose_within(Ints (&m)[4]) {
+    const __m512i a = (__m512i)m[0], b = (__m512i)m[1], c = (__m512i)m[2], d = (__m512i)m[3];
+    const __m512i ab0 = _mm512_unpacklo_epi32(a, b), ab2 = _mm512_unpackhi_epi32(a, b);
+    const __m512i cd0 = _mm512_unpacklo_epi32(c, d), cd2 = _mm512_unpackhi_epi32(c, d);
+    m[0] = (Ints)_mm512_unpacklo_epi64(ab0, cd0);
+    m[1] = (Ints)_mm512_unpackhi_epi64(ab0, cd0);
+    m[2] = (Ints)_mm512_unpacklo_epi64(ab2, cd2);
+    m[3] = (Ints)_mm512_unpackhi_epi64(ab2, cd2);
 }
 
-// sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile, [step][row][4].
+// Of fours of lanes: vector i, four j becomes vector j, four i.
+inline void transpose_across(Ints (&m)[4]) {
+    constexpr int EVEN = 0x88, ODD = 0xdd;  // two of four lanes from each
+    const __m512i a = (__m512i)m[0], b = (__m512i)m[1], c = (__m512i)m[2], d = (__m512i)m[3];
+    const __m512i even0 = _mm512_shuffle_i32x4(a, b, EVEN), odd0 = _mm512_shuffle_i32x4(a, b, ODD);
+    const __m512i even1 = _mm512_shuffle_i32x4(c, d, EVEN), odd1 = _mm512_shuffle_i32x4(c, d, ODD);
+    m[0] = (Ints)_mm512_shuffle_i32x4(even0, even1, EVEN);
+    m[1] = (Ints)_mm512_shuffle_i32x4(odd0, odd1, EVEN);
+    m[2] = (Ints)_mm512_shuffle_i32x4(even0, even1, ODD);
+    m[3] = (Ints)_mm512_shuffle_i32x4(odd0, odd1, ODD);
+}
+
+// sums[r][v] += the products of `steps` steps of a panel, [step][channel][4], and a tile.
 template <int BITS, int R>
 inline void dot_steps(const std::uint8_t* panel, const std::int8_t* x, int steps,
                       Ints (&sums)[R][PANEL_VECTORS]) {
-    for (int step = 0; step < steps; ++step) {
-        const Octets codes0 = load_octets(panel), codes1 = load_octets(panel + 64);
+    constexpr int RUN = 4 * STEPS_TOGETHER;
+    for (int start = 0; start < steps; start += STEPS_TOGETHER, x += RUN * (R - 1)) {
+        for (int step = 0; step < STEPS_TOGETHER; ++step, panel += 128, x += 4) {
+            const Octets codes0 = load_octets(panel), codes1 = load_octets(panel + 64);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-            const Octets word = repeat_word(x + 4 * r);
-            sums[r][0] = dot<BITS>(sums[r][0], codes0, word);
-            sums[r][1] = dot<BITS>(sums[r][1], codes1, word);
+            for (int r = 0; r < R; ++r) {
+                const Octets word = repeat_word(x + RUN * r);
+                sums[r][0] = add_dot<BITS>(sums[r][0], codes0, word);
+                sums[r][1] = add_dot<BITS>(sums[r][1], codes1, word);
+            }
         }
-        panel += 128;
-        x += 4 * R;
     }
 }
 

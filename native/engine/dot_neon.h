@@ -17,6 +17,7 @@ constexpr int STEP_BYTES = 8;  // inputs of one channel that one SMMLA takes
 #else
 constexpr int STEP_BYTES = 4;  // inputs of one channel that one lane of a dot product takes
 #endif
+constexpr int STEPS_TOGETHER = 1;  // of a row in a tile: SMMLA reads one of two rows at once
 constexpr int PANEL_VECTORS = 4;
 constexpr int TILE_ROWS = 4;  // 16 accumulators of the 32 registers
 constexpr bool SIGNED_CODES = true;

@@ -1,6 +1,6 @@
 // More rows than the kernels of matrix_rows.cpp take, and no more than one tile: every weight is used for one
-// tile only, so a panel is transposed a few vectors of codes at a time, and what is transposed stays packed
-// and in the first-level cache.
+// tile only, so a panel is transposed one vector of each channel's codes at a time, between the dot products
+// with the vectors before, and what is transposed stays packed and in the first-level cache.
 #include "matrix.h"
 #include "matrix_panel.h"
 #include "outliers.h"
@@ -9,21 +9,108 @@ namespace pocketglm::POCKETGLM_ISA {
 
 namespace {
 
-// Codes and alphas of a panel's next inputs, transposed.
-struct Transposed {
-    static constexpr int UNITS = LONGEST_BLOCK / STEP_BYTES > WIDTH ? LONGEST_BLOCK / STEP_BYTES : WIDTH;
+// A panel's codes, transposed a span at a time: one vector of every channel. That takes as many steps as a
+// span has units, which are STEP_BYTES of every channel; the steps are taken one by one, each with the dot
+// products of a unit of the span before: shuffles and dot products need different parts of a core.
+class Spans {
+  public:
+    typedef Octets Unit[PANEL_VECTORS];      // [channel][STEP_BYTES]
+    static constexpr int PHASE = WIDTH / 4;  // steps of a kind, one after the other
 
-    alignas(ALIGNMENT) Octets codes[UNITS][PANEL_VECTORS];  // [unit][channel][STEP_BYTES]
-    Ints alphas[WIDTH][PANEL_VECTORS];                      // [block][channel]
+    // The rows of a panel, `bytes` of each; transposes the first span.
+    void begin(const std::uint8_t* const* rows, unsigned bytes) {
+        rows_ = rows;
+        bytes_ = bytes;
+        at_ = 0;
+        for (unsigned unit = 0; unit < WIDTH; unit += PHASE) phase(unit, [](int) {});
+    }
+
+    // Units from `unit` on, whose span is transposed.
+    const Unit* units(unsigned unit) const { return units_ + unit % UNITS; }
+
+    // body(i) for the units i of a phase, of which `unit` is the first, and as many steps for the next span.
+    template <typename Body>
+    inline void phase(unsigned unit, const Body& body) {
+        static_assert(TILE_ROWS <= ROWS_AT_ONCE || 2 * PANEL_VECTORS * PHASE == WIDTH,
+                      "as many steps as units");
+        const unsigned v = unit / (2 * PHASE) % PANEL_VECTORS;
+        if (unit / PHASE % 2 == 1) {
+            Unit* to = units_ + at_ / STEP_BYTES % UNITS;
+            for (int i = 0; i < PHASE; ++i) {
+                place(i, to, v);
+                body(i);
+            }
+            if (v == PANEL_VECTORS - 1) at_ += VECTOR_BYTES;
+        } else if (__builtin_expect(at_ + VECTOR_BYTES <= bytes_, 1)) {
+            const std::uint8_t* const* rows = rows_ + v * WIDTH;
+            const std::size_t at = at_;
+            for (int i = 0; i < PHASE; ++i, rows += 4) {
+                take(i, rows, at);
+                body(i);
+            }
+        } else {
+            take_last(rows_ + v * WIDTH);
+            for (int i = 0; i < PHASE; ++i) body(i);
+        }
+    }
+
+  private:
+    // Spans that the units of one block can be spread over, and the one being transposed, in a power of two.
+    static constexpr int UNITS = LONGEST_BLOCK / STEP_BYTES > WIDTH ? 4 * WIDTH : 2 * WIDTH;
+
+    // Four channels' vectors, transposed within every four of their lanes.
+    inline void take(int four, const std::uint8_t* const* rows, std::size_t at) {
+        Ints lanes[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            __builtin_prefetch(rows[i] + at + 2 * VECTOR_BYTES);
+            lanes[i] = (Ints)load_octets(rows[i] + at);
+        }
+        put(lanes, four);
+    }
+
+    // All channels' last vectors, which are not whole, if there are any.
+    [[gnu::noinline]] void take_last(const std::uint8_t* const* rows) {
+        for (int four = 0; four < PHASE && at_ < bytes_; ++four, rows += 4) {
+            Ints lanes[4];
+            for (int i = 0; i < 4; ++i) lanes[i] = (Ints)load_octets_part(rows[i] + at_, bytes_ - at_);
+            put(lanes, four);
+        }
+    }
+
+    inline void put(Ints (&lanes)[4], int four) {
+        transpose_within(lanes);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) taken_[i][four] = lanes[i];
+    }
+
+    inline void place(int step, Unit* to, unsigned v) {
+        constexpr int LANES = 4 / PHASE;  // of four, in one step
+#pragma GCC unroll 2
+        for (int i = LANES * step; i < LANES * (step + 1); ++i) {
+            Ints fours[PHASE];
+#pragma GCC unroll 4
+            for (int four = 0; four < PHASE; ++four) fours[four] = taken_[i][four];
+            transpose_across(fours);
+#pragma GCC unroll 4
+            for (int four = 0; four < PHASE; ++four) to[4 * four + i][v] = (Octets)fours[four];
+        }
+    }
+
+    const std::uint8_t* const* rows_;
+    unsigned bytes_, at_;
+    Ints taken_[4][PHASE];
+    alignas(ALIGNMENT) Unit units_[UNITS];
 };
 
-// sums[r][v] += the products of one unit of codes, STEP_BYTES of every channel, with a tile's rows.
+// sums[r][v] += the products of one unit of codes, STEP_BYTES of every channel, with a tile's rows. `x` is
+// where the unit's first step stands in a run of the first row.
 template <int BITS, int R>
 inline void add_unit(const Octets (&unit)[PANEL_VECTORS], const std::int8_t* x,
                      Ints (&sums)[R][PANEL_VECTORS]) {
     constexpr int STEPS = 8 / BITS;
 #pragma GCC unroll 2
-    for (int step = 0; step < STEPS; ++step, x += STEP_BYTES * R) {
+    for (int step = 0; step < STEPS; ++step, x += STEP_BYTES) {
         Octets codes[PANEL_VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; ++v) {
@@ -31,9 +118,9 @@ inline void add_unit(const Octets (&unit)[PANEL_VECTORS], const std::int8_t* x,
         }
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
-            const Octets word = repeat_word(x + STEP_BYTES * r);
+            const Octets word = repeat_word(x + RUN_BYTES * r);
 #pragma GCC unroll 4
-            for (int v = 0; v < PANEL_VECTORS; ++v) sums[r][v] = dot<BITS>(sums[r][v], codes[v], word);
+            for (int v = 0; v < PANEL_VECTORS; ++v) sums[r][v] = add_dot<BITS>(sums[r][v], codes[v], word);
         }
     }
 }
@@ -101,12 +188,13 @@ class FewRows {
     }
 
   private:
-    static constexpr int UNIT_INPUTS = STEP_BYTES * 8 / BITS;
-    static constexpr int VECTOR_INPUTS = WIDTH * UNIT_INPUTS;
+    static constexpr int STEPS = 8 / BITS;  // of a unit
+    static constexpr int UNIT_INPUTS = STEP_BYTES * STEPS;
+
+    int first_unit(int block) const { return block * (blocks_.size / UNIT_INPUTS); }
 
     template <int R>
     [[gnu::noinline]] void add_products() {
-        const int step = blocks_.size < VECTOR_INPUTS ? VECTOR_INPUTS / blocks_.size : 1;
         const std::size_t panel_bytes = linear_.row_bytes() * PANEL;
         const std::size_t alphas_of_panel =
             static_cast<std::size_t>(linear_.groups()) * (linear_.symmetric ? 1 : 2) * PANEL;
@@ -119,17 +207,14 @@ class FewRows {
             for (int v = 0; v < PANEL_VECTORS; ++v) sums[r][v] = Floats{};
         }
         const SortedOutliers::Entry* next = outliers_;
-        for (int block = 0; block < blocks_.count; block += step) {
+        spans_.begin(codes_, static_cast<unsigned>(linear_.row_bytes()));
+        for (int block = 0; block < blocks_.count; ++block) {
             if (block % WIDTH == 0) transpose_alphas(block);
-            const int left = blocks_.count - block < step ? blocks_.count - block : step;
-            transpose_codes(block * blocks_.size, left * blocks_.size);
-            for (int i = 0; i < left; ++i) {
-                codes.fetch();
-                alphas.fetch();
-                add_block<R>(block + i, now_.codes + i * (blocks_.size / UNIT_INPUTS), sums);
-                if (__builtin_expect(next < outliers_end_ && next->input < (block + i + 1) * blocks_.size, 0))
-                    next = add_outliers(next, block + i, now_.codes + i * (blocks_.size / UNIT_INPUTS));
-            }
+            codes.fetch();
+            alphas.fetch();
+            add_block<R>(block, sums);
+            if (__builtin_expect(next < outliers_end_ && next->input < (block + 1) * blocks_.size, 0))
+                next = add_outliers(next, block);
         }
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
@@ -143,52 +228,47 @@ class FewRows {
 
     [[gnu::noinline]] void transpose_alphas(int block) {
         const int left = blocks_.count - block;
+        const bool plain = left >= WIDTH && blocks_.per_group == 1 && !linear_.symmetric;
         for (int v = 0; v < PANEL_VECTORS; ++v) {
             Ints alphas[WIDTH];
+            if (plain) {
 #pragma GCC unroll 16
-            for (int i = 0; i < WIDTH; ++i)
-                alphas[i] = alphas_of_channel(linear_, blocks_, alpha_[v * WIDTH + i], block, left);
+                for (int i = 0; i < WIDTH; ++i)
+                    alphas[i] = (Ints)load_octets(alpha_[v * WIDTH + i] + 2 * block);
+            } else {
+                for (int i = 0; i < WIDTH; ++i)
+                    alphas[i] = alphas_of_channel(linear_, blocks_, alpha_[v * WIDTH + i], block, left);
+            }
             transpose<4>(alphas);
 #pragma GCC unroll 16
-            for (int i = 0; i < WIDTH; ++i) now_.alphas[i][v] = alphas[i];
-        }
-    }
-
-    [[gnu::noinline]] void transpose_codes(int start, int inputs) {
-        const int bytes = inputs * BITS / 8;
-        for (int at = 0; at < bytes; at += VECTOR_BYTES) {
-            Octets(*to)[PANEL_VECTORS] = now_.codes + at / STEP_BYTES;
-            for (int v = 0; v < PANEL_VECTORS; ++v) {
-                const std::uint8_t* const* rows = codes_ + v * WIDTH;
-                const std::size_t offset = static_cast<std::size_t>(start) * BITS / 8 + at;
-                Ints units[WIDTH];
-                if (bytes - at >= VECTOR_BYTES) {
-#pragma GCC unroll 16
-                    for (int i = 0; i < WIDTH; ++i) units[i] = (Ints)load_octets(rows[i] + offset);
-                } else {
-                    for (int i = 0; i < WIDTH; ++i)
-                        units[i] = (Ints)load_octets_part(rows[i] + offset, bytes - at);
-                }
-                transpose<4>(units);
-#pragma GCC unroll 16
-                for (int i = 0; i < WIDTH; ++i) to[i][v] = (Octets)units[i];
-            }
+            for (int i = 0; i < WIDTH; ++i) alphas_[i][v] = alphas[i];
         }
     }
 
     template <int R>
-    inline void add_block(int block, const Octets (*units)[PANEL_VECTORS], Floats (&sums)[R][PANEL_VECTORS]) {
-        const std::int8_t* x = x_.codes + static_cast<std::size_t>(block) * blocks_.size * R;
+    inline void add_block(int block, Floats (&sums)[R][PANEL_VECTORS]) {
+        const std::int8_t* codes = x_.codes + static_cast<std::size_t>(block) * blocks_.size * R;
         Ints products[R][PANEL_VECTORS] = {};
-        for (int unit = 0; unit < blocks_.size / UNIT_INPUTS; ++unit, x += UNIT_INPUTS * R)
-            add_unit<BITS, R>(units[unit], x, products);
+        const int first = first_unit(block), last = first_unit(block + 1);
+        for (int unit = first; unit < last; unit += Spans::PHASE) {
+            static_assert(TILE_ROWS <= ROWS_AT_ONCE || STEPS_TOGETHER % (Spans::PHASE * STEPS) == 0,
+                          "a phase's steps stand together");
+            const int step = (unit - first) * STEPS;
+            const std::int8_t* x =
+                codes + step / STEPS_TOGETHER * RUN_BYTES * R + step % STEPS_TOGETHER * STEP_BYTES;
+            const Spans::Unit* units = spans_.units(unit);
+            spans_.phase(unit,
+                         [&](int i) { add_unit<BITS, R>(units[i], x + i * STEPS * STEP_BYTES, products); });
+        }
         Floats scales[PANEL_VECTORS], zeros[PANEL_VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < PANEL_VECTORS; ++v)
-            convert_alphas<BITS>(linear_.symmetric, now_.alphas[block % WIDTH][v], zeros[v], scales[v]);
+            convert_alphas<BITS>(linear_.symmetric, alphas_[block % WIDTH][v], zeros[v], scales[v]);
+        const std::size_t at = Quantized::in_tile(block, 0, R);
+        const float *sums_at = x_.sums + at, *scales_at = x_.scales + at;
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
-            const Floats row_sum = all(x_.sums[block * R + r]), row_scale = all(x_.scales[block * R + r]);
+            const Floats row_sum = all(sums_at[BLOCK_RUN * r]), row_scale = all(scales_at[BLOCK_RUN * r]);
 #pragma GCC unroll 4
             for (int v = 0; v < PANEL_VECTORS; ++v) {
                 const Floats scaled = to_floats(products[r][v]) * scales[v];
@@ -198,11 +278,12 @@ class FewRows {
     }
 
     // The outliers of a block from `next` on, to the rows' sums in memory; returns the first behind it.
-    [[gnu::noinline]] const SortedOutliers::Entry* add_outliers(const SortedOutliers::Entry* next, int block,
-                                                                const Octets (*units)[PANEL_VECTORS]) {
+    [[gnu::noinline]] const SortedOutliers::Entry* add_outliers(const SortedOutliers::Entry* next,
+                                                                int block) {
+        const Spans::Unit* units = spans_.units(first_unit(block));
         Floats scales[PANEL_VECTORS], zeros[PANEL_VECTORS], weights[PANEL_VECTORS];
         for (int v = 0; v < PANEL_VECTORS; ++v)
-            convert_alphas<BITS>(linear_.symmetric, now_.alphas[block % WIDTH][v], zeros[v], scales[v]);
+            convert_alphas<BITS>(linear_.symmetric, alphas_[block % WIDTH][v], zeros[v], scales[v]);
         const int start = block * blocks_.size;
         for (int input = -1; next < outliers_end_ && next->input < start + blocks_.size; ++next) {
             for (int v = 0; v < PANEL_VECTORS && next->input != input; ++v) {
@@ -233,7 +314,8 @@ class FewRows {
     const SortedOutliers::Entry *outliers_, *outliers_end_;
     const std::uint8_t* codes_[PANEL];
     const std::uint16_t* alpha_[PANEL];
-    Transposed now_;
+    Spans spans_;
+    Ints alphas_[WIDTH][PANEL_VECTORS];  // of the blocks at hand, [block][channel]
     alignas(ALIGNMENT) float tile_[TILE_ROWS * PANEL];
 };
 

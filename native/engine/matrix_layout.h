@@ -5,7 +5,8 @@
 //
 // More rows ("tiles" layout): PANEL channels are unpacked into scratch, transposed to
 // [step][channel][STEP_BYTES], and used for every tile of rows. Activations lie tile by tile, each
-// [step][row][STEP_BYTES]: rows at their natural stride of a power of two would share one set of the cache.
+// [run of steps][row][STEPS_TOGETHER][STEP_BYTES]: rows at their natural stride of a power of two would share
+// one set of the cache.
 //
 // int4 steps alternate: the even inputs of 2 * STEP_BYTES inputs (their high nibbles), then the odd ones.
 #pragma once
@@ -35,6 +36,8 @@ constexpr int PANEL = PANEL_VECTORS * WIDTH;  // channels
 constexpr int ROWS_AT_ONCE = 4;
 constexpr int CHUNK_INPUTS = 4096;  // a panel of them fits the second-level cache beside some activations
 constexpr int CHUNK_FLOATS = 1024;  // the same bytes of float weights
+constexpr int RUN_BYTES = STEPS_TOGETHER * STEP_BYTES;  // of a row's activations in a tile
+constexpr int BLOCK_RUN = 16;  // blocks of a row whose scales stand together, in a line of the cache
 constexpr std::size_t ALIGNMENT = 64;
 
 // Bytes ahead of the ones in use to fetch, in each of two streams: memory answers in about 100 ns, in which
@@ -64,17 +67,21 @@ inline std::int32_t tile_start(std::int32_t count, std::int32_t tile) {
 struct Quantized {
     std::size_t row_codes;   // bytes of one row's codes
     std::size_t row_scales;  // floats of one row's scales, and of its sums
-    float* scales;
-    float* sums;
+    float* scales;  // rows layout: [row][block]; tiles layout: tile by tile, [run of blocks][row][BLOCK_RUN]
+    float* sums;    // alike
     std::int8_t* codes;
 
     Quantized(const LinearView& linear, std::int32_t count, void* data) {
         // Whole vectors for the rows layout; zeros stand behind the last block.
         row_codes = round_up(linear.stored_inputs, 2 * VECTOR_BYTES);
-        row_scales = round_up(Blocks(linear).count, WIDTH);
+        row_scales = round_up(Blocks(linear).count, BLOCK_RUN);
         codes = static_cast<std::int8_t*>(data);
         scales = reinterpret_cast<float*>(codes + row_codes * count);
         sums = scales + row_scales * count;
+    }
+    // Where a block's scale and sum stand in a tile of `rows`, from the place of a row 0's block 0.
+    static std::size_t in_tile(int block, int row, int rows) {
+        return static_cast<std::size_t>(block / BLOCK_RUN * rows + row) * BLOCK_RUN + block % BLOCK_RUN;
     }
     static std::size_t bytes(const LinearView& linear, std::int32_t count) {
         const Quantized sizes(linear, count, nullptr);
@@ -148,12 +155,32 @@ inline Floats load_weights(const std::uint8_t* from, int count) {
 }
 
 #if defined(__AVX512F__)
+// The transposition of vectors of STEP-byte units: vector i, unit j becomes vector j, unit i. Within 128 bits
+// first: those shuffles are the cheap ones.
 template <int STEP>
 inline void transpose(Ints (&m)[VECTOR_BYTES / STEP]) {
     static_assert(STEP == 4, "as wide as a lane");
-    transpose(m);
+    Ints fours[4][4];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+        Ints lanes[4] = {m[4 * k], m[4 * k + 1], m[4 * k + 2], m[4 * k + 3]};
+        transpose_within(lanes);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) fours[i][k] = lanes[i];
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        transpose_across(fours[i]);
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) m[4 * k + i] = fours[i][k];
+    }
 }
 #else
+template <int BITS>
+inline Ints add_dot(Ints sums, Octets codes, Octets x) {
+    return dot<BITS>(sums, codes, x);
+}
+
 // The transposition of vectors of STEP-byte units: vector i, unit j becomes vector j, unit i.
 template <int STEP, int H = WIDTH / 2>
 inline void transpose(Ints (&m)[VECTOR_BYTES / STEP]) {
@@ -165,6 +192,21 @@ inline void transpose(Ints (&m)[VECTOR_BYTES / STEP]) {
         }
         transpose<STEP, H / 2>(m);
     }
+}
+
+// In every four lanes, vector i, lane j becomes vector j, lane i.
+inline void transpose_within(Ints (&m)[4]) {
+    exchange<2>(m[0], m[2]);
+    exchange<2>(m[1], m[3]);
+    exchange<1>(m[0], m[1]);
+    exchange<1>(m[2], m[3]);
+}
+
+// Of fours of lanes: vector i, four j becomes vector j, four i.
+template <int COUNT>
+inline void transpose_across(Ints (&m)[COUNT]) {
+    static_assert(COUNT == WIDTH / 4 && COUNT <= 2, "a square");
+    if constexpr (COUNT == 2) exchange<4>(m[0], m[1]);
 }
 #endif
 

@@ -134,14 +134,23 @@ inline void with_rows(int rows, const Body& body) {
 
 // The bias of a part's channels for `rows` rows; columns behind the last channel stay as they are.
 inline void begin_rows(const Part& part, int rows, float* tile) {
+    if (part.linear->bias == nullptr) {
+        for (int i = 0; i < PANEL * rows; i += WIDTH) store(tile + i, Floats{});
+        return;
+    }
     for (int i = 0; i < part.channels; ++i) tile[i] = bias_of(*part.linear, part.first + i);
     for (int r = 1; r < rows; ++r) std::memcpy(tile + r * PANEL, tile, sizeof(float) * PANEL);
 }
 
 inline void copy_rows(const float* from, std::size_t from_stride, int rows, int channels, float* to,
                       std::size_t to_stride) {
-    for (int r = 0; r < rows; ++r)
-        std::memcpy(to + r * to_stride, from + r * from_stride, sizeof(float) * channels);
+    for (int r = 0; r < rows; ++r, from += from_stride, to += to_stride) {
+        if (channels == PANEL) {  // without a call of a function
+            std::memcpy(to, from, sizeof(float) * PANEL);
+        } else {
+            std::memcpy(to, from, sizeof(float) * channels);
+        }
+    }
 }
 
 }  // namespace pocketglm::POCKETGLM_ISA

@@ -105,9 +105,11 @@ void multiply_tile(const Panel& panel, const Blocks& blocks, int count, const st
             weight_scales[v] = load(panel.scales + block * PANEL + v * WIDTH);
             weight_zeros[v] = load(panel.zeros + block * PANEL + v * WIDTH);
         }
+        const std::size_t at_block = Quantized::in_tile(block, 0, R);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
-            const Floats row_sum = all(sums[block * R + r]), row_scale = all(scales[block * R + r]);
+            const Floats row_sum = all(sums[at_block + BLOCK_RUN * r]);
+            const Floats row_scale = all(scales[at_block + BLOCK_RUN * r]);
 #pragma GCC unroll 4
             for (int v = 0; v < PANEL_VECTORS; ++v) {
                 float* at = tile + r * PANEL + v * WIDTH;
@@ -213,6 +215,7 @@ void quantized_part(const Part& part, const Activations& x, const Scratch& scrat
     const Quantized prepared(*part.linear, x.count, x.data);
     unpack_codes<BITS>(part, scratch.panel.codes);
     unpack_alpha<BITS>(part, blocks, scratch.panel);
+    static_assert(CHUNK_INPUTS / LONGEST_BLOCK % BLOCK_RUN == 0, "parts begin with a run of blocks");
     const int first_block = part.start / blocks.size, block_count = part.inputs / blocks.size;
     const int turns = tile_count(x.count) * block_count;
     const int fetches = (ahead.left() + turns - 1) / turns;

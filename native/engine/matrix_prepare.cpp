@@ -62,16 +62,18 @@ void place_row_int4(const Block& block, int size, int start, std::int8_t* row) {
     }
 }
 
-// Tiles layout: steps of STEP_BYTES inputs, `stride` bytes apart.
-void place_step_int4(const Block& block, int size, std::int8_t* tile, std::size_t stride) {
-    for (int i = 0; i < size / 2; i += STEP_BYTES, tile += 2 * stride) {
-        std::memcpy(tile, block.even + i, STEP_BYTES);
-        std::memcpy(tile + stride, block.odd + i, STEP_BYTES);
+// Tiles layout: runs of steps, `stride` bytes apart.
+template <int BITS>
+void place_steps(const Block& block, int size, std::int8_t* tile, std::size_t stride) {
+    const std::int8_t* kinds[2] = {BITS == 4 ? block.even : block.codes, block.odd};
+    constexpr int KINDS = BITS == 4 ? 2 : 1;
+    for (int first = 0; first < size / STEP_BYTES; first += STEPS_TOGETHER, tile += stride) {
+#pragma GCC unroll 8
+        for (int i = 0; i < STEPS_TOGETHER; ++i) {
+            const int step = first + i;
+            std::memcpy(tile + STEP_BYTES * i, kinds[step % KINDS] + step / KINDS * STEP_BYTES, STEP_BYTES);
+        }
     }
-}
-
-void place_step_int8(const Block& block, int size, std::int8_t* tile, std::size_t stride) {
-    for (int i = 0; i < size; i += STEP_BYTES, tile += stride) std::memcpy(tile, block.codes + i, STEP_BYTES);
 }
 
 // The tile that holds a row.
@@ -91,8 +93,8 @@ void quantize_row(const LinearView& linear, const Blocks& blocks, const float* x
     const bool by_rows = count <= ROWS_AT_ONCE;
     const Place place = by_rows ? Place(1, 0) : Place(count, row);
     std::int8_t* row_codes = out.codes + out.row_codes * row;
-    std::int8_t* tile_codes = out.codes + out.row_codes * place.start + STEP_BYTES * (row - place.start);
-    const std::size_t stride = static_cast<std::size_t>(STEP_BYTES) * place.rows;
+    std::int8_t* tile_codes = out.codes + out.row_codes * place.start + RUN_BYTES * (row - place.start);
+    const std::size_t stride = static_cast<std::size_t>(RUN_BYTES) * place.rows;
     if (by_rows) {
         std::memset(row_codes, 0, out.row_codes);
         std::memset(out.scales + out.row_scales * row, 0, sizeof(float) * out.row_scales);
@@ -109,9 +111,9 @@ void quantize_row(const LinearView& linear, const Blocks& blocks, const float* x
             block.quantize(padded, blocks.size);
         }
         if (linear.bits == 4) block.split(blocks.size);
-        const std::size_t at = by_rows ? out.row_scales * row + i
-                                       : out.row_scales * place.start +
-                                             static_cast<std::size_t>(i) * place.rows + (row - place.start);
+        const std::size_t at =
+            by_rows ? out.row_scales * row + i
+                    : out.row_scales * place.start + Quantized::in_tile(i, row - place.start, place.rows);
         out.scales[at] = block.scale;
         out.sums[at] = block.sum;
         if (by_rows && linear.bits == 4) {
@@ -119,9 +121,9 @@ void quantize_row(const LinearView& linear, const Blocks& blocks, const float* x
         } else if (by_rows) {
             std::memcpy(row_codes + start, block.codes, blocks.size);
         } else if (linear.bits == 4) {
-            place_step_int4(block, blocks.size, tile_codes + start / STEP_BYTES * stride, stride);
+            place_steps<4>(block, blocks.size, tile_codes + start / RUN_BYTES * stride, stride);
         } else {
-            place_step_int8(block, blocks.size, tile_codes + start / STEP_BYTES * stride, stride);
+            place_steps<8>(block, blocks.size, tile_codes + start / RUN_BYTES * stride, stride);
         }
     }
 }
