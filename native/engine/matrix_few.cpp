@@ -55,6 +55,9 @@ class Spans {
     }
 
   private:
+    // Two spans: what `Upcoming` has fetched comes from the second-level cache in time, and the first panel
+    // of a range, for which nothing was fetched, comes from memory a little later.
+    static constexpr int FETCH_AHEAD = 2 * VECTOR_BYTES;
     // Spans that the units of one block can be spread over, and the one being transposed, in a power of two.
     static constexpr int UNITS = LONGEST_BLOCK / STEP_BYTES > WIDTH ? 4 * WIDTH : 2 * WIDTH;
 
@@ -63,7 +66,7 @@ class Spans {
         Ints lanes[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-            __builtin_prefetch(rows[i] + at + 2 * VECTOR_BYTES);
+            __builtin_prefetch(rows[i] + at + FETCH_AHEAD);
             lanes[i] = (Ints)load_octets(rows[i] + at);
         }
         put(lanes, four);
