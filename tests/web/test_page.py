@@ -110,8 +110,9 @@ def test_edit_and_resend_replaces_what_came_after(page: Page, server: ScriptedSe
     assert page.locator(".bubble").all_inner_texts() == ["Changed"]
     assert server.requests[-1]["messages"] == [{"role": "user", "content": "Changed"}]
     page.get_by_role("button", name="Undo").click()
-    page.get_by_text("Second", exact=True).wait_for()
-    assert page.locator(".bubble").all_inner_texts() == ["First", "Second"]
+    from playwright.sync_api import expect
+
+    expect(page.locator(".bubble")).to_have_text(["First", "Second"])  # waits until they are drawn
 
 
 def test_reload_keeps_the_conversation(page: Page) -> None:
