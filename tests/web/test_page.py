@@ -110,9 +110,12 @@ def test_edit_and_resend_replaces_what_came_after(page: Page, server: ScriptedSe
     assert page.locator(".bubble").all_inner_texts() == ["Changed"]
     assert server.requests[-1]["messages"] == [{"role": "user", "content": "Changed"}]
     page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Second", exact=True).wait_for()
     from playwright.sync_api import expect
 
-    expect(page.locator(".bubble")).to_have_text(["First", "Second"])  # waits until they are drawn
+    # Waits until they are drawn: what is not has no inner text.
+    expect(page.locator(".bubble")).to_have_text(["First", "Second"], use_inner_text=True)
+    assert page.locator(".bubble").all_inner_texts() == ["First", "Second"]
 
 
 def test_reload_keeps_the_conversation(page: Page) -> None:
