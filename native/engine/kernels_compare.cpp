@@ -70,9 +70,8 @@ struct Layer {
     }
 };
 
-// `included` tells whether the outliers' products are among those returned.
 std::vector<float> multiply(const Kernels& kernels, const LinearView& view, const std::vector<float>& x,
-                            int count, const OutlierRow* outliers = nullptr, bool* included = nullptr) {
+                            int count, const OutlierRow* outliers = nullptr) {
     constexpr std::size_t ALIGNMENT = 64;
     void* data = std::aligned_alloc(ALIGNMENT, kernels.activation_bytes(view, count) + ALIGNMENT);
     void* scratch = std::aligned_alloc(ALIGNMENT, kernels.scratch_bytes(view, count) + ALIGNMENT);
@@ -80,8 +79,6 @@ std::vector<float> multiply(const Kernels& kernels, const LinearView& view, cons
     const Activations activations{data, count, outliers};
     kernels.prepare(view, x.data(), view.inputs, 0, count, activations);
     kernels.begin(view, activations, scratch);
-    const bool added = kernels.adds_outliers(activations.count);
-    if (included != nullptr) *included = added;
     kernels.matmul(view, activations, 0, view.rows, out.data(), view.rows, scratch);
     std::free(data);
     std::free(scratch);
@@ -117,11 +114,10 @@ double difference(const Kernels& kernels, const Kernels& scalar, const Layer& la
     for (float& each : x) each = random_float();
     const std::vector<OutlierRow> outliers = make_outliers(layer.view, count);
     const bool quantized = layer.view.bits < 16;
-    bool included = false;
     std::vector<float> expected = multiply(scalar, layer.view, x, count);
     const std::vector<float> found =
-        multiply(kernels, layer.view, x, count, quantized ? outliers.data() : nullptr, &included);
-    if (quantized && included) add_outliers(scalar, layer, outliers, expected);
+        multiply(kernels, layer.view, x, count, quantized ? outliers.data() : nullptr);
+    if (quantized && kernels.adds_outliers(count)) add_outliers(scalar, layer, outliers, expected);
     double largest = 0, squares = 0;
     for (std::size_t i = 0; i < expected.size(); ++i) {
         const double error = std::fabs(static_cast<double>(found[i]) - expected[i]);

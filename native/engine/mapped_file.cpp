@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "failure.h"
+#include "memory.h"
 
 namespace pocketglm {
 
@@ -47,11 +48,9 @@ MappedFile::MappedFile(const std::string& path, std::uint64_t size) : size_(size
         start_ = nullptr;
         fail(path, std::string("cannot be mapped (") + std::strerror(error) + ")");
     }
-#if defined(MADV_HUGEPAGE)
     // What is not cached yet is then read in huge pages, and mapped in them, where the file system has such
     // (ext4 since Linux 6.16, XFS): decoding is up to a quarter faster. Where it has not, nothing changes.
-    (void)::madvise(start_, size, MADV_HUGEPAGE);
-#endif
+    want_huge_pages(start_, size);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

@@ -27,4 +27,12 @@ void free_zeroed(void* memory, std::size_t bytes) {
     }
 }
 
+void want_huge_pages(void* mapped, std::size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+    (void)::madvise(mapped, bytes, MADV_HUGEPAGE);
+#else
+    (void)mapped, (void)bytes;
+#endif
+}
+
 }  // namespace pocketglm

@@ -38,6 +38,9 @@ class MemoryAccount {
 void* take_zeroed(std::size_t bytes);  // null where there is none
 void free_zeroed(void* memory, std::size_t bytes);
 
+// Asks for huge pages, where the system has them, under what is mapped there and not read or written yet.
+void want_huge_pages(void* mapped, std::size_t bytes);
+
 // Zeroed bytes on a cache-line boundary or a wider one, counted in an account.
 class Buffer {
   public:

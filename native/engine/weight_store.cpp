@@ -32,14 +32,6 @@ constexpr std::uint64_t HUGE_PAGE = 2 << 20;
 
 std::uint64_t rounded_up(std::uint64_t size, std::uint64_t step) { return (size + step - 1) / step * step; }
 
-void want_huge_pages(const Buffer& buffer) {
-#if defined(MADV_HUGEPAGE)
-    (void)::madvise(buffer.data(), buffer.size(), MADV_HUGEPAGE);
-#else
-    (void)buffer;
-#endif
-}
-
 // Reads go past the page cache from now on, or not. False where the system or the file system cannot.
 bool set_direct(int descriptor, bool direct) {
 #if defined(O_DIRECT)
@@ -172,7 +164,7 @@ void WeightStore::check_share(std::uint64_t share, const std::vector<std::uint8_
 void WeightStore::start_reading(std::uint64_t largest) {
     for (Buffer& buffer : buffers_) {
         buffer = Buffer(account_, largest, "weights", HUGE_PAGE);
-        want_huge_pages(buffer);
+        want_huge_pages(buffer.data(), buffer.size());
     }
     for (const int block : streamed_) {
         for (int i = 0; i < BUFFERS; ++i) views_[i][block] = files_[block].views(buffers_[i].data());
